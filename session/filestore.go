@@ -1,0 +1,293 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// A FileStore keeps sessions in a file on this machine, for one process. What it wrote survives a crash.
+//
+// The file holds only ciphertext, under a hash of the ticket, and tags made with the session keys by which the sessions of
+// a user are found.
+type FileStore struct {
+	tickets tickets
+	tagger  tagger
+	idle    time.Duration
+	now     func() time.Time
+	db      *bbolt.DB
+	opened  *opened
+	stop    func()
+	swept   sync.WaitGroup
+}
+
+var (
+	bucketSessions = []byte("sessions") // row -> header, ciphertext
+	bucketIndex    = []byte("index")    // tag, row -> nothing
+)
+
+// header is the beginning of a row: when it may be forgotten (milliseconds), its version, and its tags.
+type header struct {
+	Until   int64
+	Version uint32
+	Tags    [3]tag
+}
+
+var headerSize = binary.Size(header{})
+
+// OpenFileStore opens or creates the file, readable by its owner only. Sessions unused for idle are swept from it every
+// minute. A nil now means time.Now. The error says so when another process has the file open.
+func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, idle time.Duration, now func() time.Time) (*FileStore, error) {
+	if now == nil {
+		now = time.Now
+	}
+	t, err := newTagger(keys)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("session store: %w", err)
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("session store %s: another process has it open; the file store is for one process, use redis for several", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("session store %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketSessions, bucketIndex} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("session store %s: %w", path, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, idle: idle, now: now, db: db, opened: newOpened(), stop: cancel}
+	f.swept.Go(func() {
+		tick := time.NewTicker(time.Minute)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				f.Sweep() // an error here is one that requests will meet, and report, as well
+			}
+		}
+	})
+	return f, nil
+}
+
+// put writes a session's row and index within a transaction.
+func (f *FileStore) put(tx *bbolt.Tx, row []byte, s *Session, sealed []byte) error {
+	until := s.Expires
+	if idle := s.Used.Add(f.idle); idle.Before(until) {
+		until = idle
+	}
+	h := header{until.UnixMilli(), s.version, f.tagger.of(s)}
+	var value bytes.Buffer
+	binary.Write(&value, binary.BigEndian, h) // into memory: cannot fail
+	value.Write(sealed)
+	for _, t := range h.Tags {
+		if err := tx.Bucket(bucketIndex).Put(slices.Concat(t[:], row), nil); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketSessions).Put(row, value.Bytes())
+}
+
+// get reads a row. The ciphertext is valid within the transaction only.
+func get(tx *bbolt.Tx, row []byte) (h header, sealed []byte, ok bool) {
+	value := tx.Bucket(bucketSessions).Get(row)
+	if len(value) < headerSize {
+		return header{}, nil, false
+	}
+	if _, err := binary.Decode(value, binary.BigEndian, &h); err != nil {
+		return header{}, nil, false
+	}
+	return h, value[headerSize:], true
+}
+
+// remove deletes a row with its index.
+func remove(tx *bbolt.Tx, row []byte, h header) error {
+	for _, t := range h.Tags {
+		if err := tx.Bucket(bucketIndex).Delete(slices.Concat(t[:], row)); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketSessions).Delete(row)
+}
+
+// Create implements [Store].
+func (f *FileStore) Create(_ context.Context, s *Session) (string, error) {
+	t := newTicket()
+	value, err := f.tickets.seal(t)
+	if err != nil {
+		return "", err
+	}
+	sealed, err := t.encrypt(s)
+	if err != nil {
+		return "", err
+	}
+	row := t.row()
+	gen := f.opened.gen.Load()
+	if err := f.db.Batch(func(tx *bbolt.Tx) error { return f.put(tx, row[:], s, sealed) }); err != nil {
+		return "", err
+	}
+	f.opened.add(value, s, gen)
+	return value, nil
+}
+
+// Load implements [Store].
+func (f *FileStore) Load(_ context.Context, value string) (*Session, string, error) {
+	gen := f.opened.gen.Load() // before the file is read: an ending in between is noticed next time
+	if h, ok := f.opened.byValue.get(value); ok && h.checked.Load() == gen {
+		st := h.state.Load()
+		return st.session, st.current, nil
+	}
+	t, isCurrent, ok := f.tickets.open(value)
+	if !ok {
+		return nil, "", ErrNone
+	}
+	row := t.row()
+	var s *Session
+	err := f.db.View(func(tx *bbolt.Tx) (err error) {
+		_, sealed, ok := get(tx, row[:])
+		if !ok {
+			return ErrNone
+		}
+		s, err = t.decrypt(sealed)
+		return err
+	})
+	if err != nil {
+		if h, ok := f.opened.byValue.get(value); ok {
+			f.opened.forget(value, h.state.Load().session)
+		}
+		if errors.Is(err, ErrNone) {
+			return nil, "", ErrNone
+		}
+		return nil, "", fmt.Errorf("session store: %w", err)
+	}
+	current := value
+	if !isCurrent { // an older key sealed the ticket: the browser gets it anew
+		if current, err = f.tickets.seal(t); err != nil {
+			return nil, "", err
+		}
+	}
+	h := f.opened.add(current, s, gen)
+	f.opened.byValue.put(value, h, cost(value))
+	h.checked.Store(gen)
+	st := h.state.Load()
+	return st.session, st.current, nil
+}
+
+// Save implements [Store].
+func (f *FileStore) Save(_ context.Context, value string, s *Session) (string, error) {
+	t, _, ok := f.tickets.open(value)
+	if !ok {
+		return "", ErrNone
+	}
+	sealed, err := t.encrypt(s)
+	if err != nil {
+		return "", err
+	}
+	row := t.row()
+	err = f.db.Batch(func(tx *bbolt.Tx) error {
+		h, _, ok := get(tx, row[:])
+		if !ok {
+			return ErrNone
+		}
+		if h.Version+1 != s.version {
+			return ErrConflict
+		}
+		if h.Tags != f.tagger.of(s) { // made with an older key
+			if err := remove(tx, row[:], h); err != nil {
+				return err
+			}
+		}
+		return f.put(tx, row[:], s, sealed)
+	})
+	if err != nil {
+		f.opened.forget(value, s)
+		return "", err
+	}
+	return f.opened.advance(value, s), nil
+}
+
+// End implements [Store].
+func (f *FileStore) End(_ context.Context, sel Selector) error {
+	sought := f.tagger.sought(sel)
+	if len(sought) == 0 {
+		return nil
+	}
+	err := f.db.Update(func(tx *bbolt.Tx) error {
+		for _, tags := range sought {
+			var rows [][]byte
+			c := tx.Bucket(bucketIndex).Cursor()
+			for k, _ := c.Seek(tags[0][:]); bytes.HasPrefix(k, tags[0][:]); k, _ = c.Next() {
+				rows = append(rows, bytes.Clone(k[len(tag{}):]))
+			}
+			for _, row := range rows {
+				h, _, ok := get(tx, row)
+				if !ok || slices.ContainsFunc(tags, func(t tag) bool { return !slices.Contains(h.Tags[:], t) }) {
+					continue
+				}
+				if err := remove(tx, row, h); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	f.opened.gen.Add(1)
+	return err
+}
+
+// Sweep forgets the sessions whose time is over.
+func (f *FileStore) Sweep() error {
+	now := f.now().UnixMilli()
+	return f.db.Update(func(tx *bbolt.Tx) error {
+		var over [][]byte
+		c := tx.Bucket(bucketSessions).Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			if h, _, ok := get(tx, k); !ok || h.Until < now {
+				over = append(over, bytes.Clone(k))
+			}
+		}
+		for _, row := range over {
+			h, _, _ := get(tx, row)
+			if err := remove(tx, row, h); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Ping implements [Store].
+func (f *FileStore) Ping(context.Context) error {
+	return f.db.View(func(*bbolt.Tx) error { return nil })
+}
+
+// Close implements [Store].
+func (f *FileStore) Close() error {
+	f.stop()
+	f.swept.Wait()
+	return f.db.Close()
+}

@@ -1,0 +1,149 @@
+package session
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+)
+
+// A ticket is what the cookie holds when the session is kept in a store: 256 random bits that name the session, and the
+// key that opens it. The store sees neither, only a hash of the first and what the second sealed.
+type ticket struct {
+	id  [32]byte
+	key [32]byte
+}
+
+func newTicket() (t ticket) {
+	rand.Read(t.id[:]) // never fails (crypto/rand)
+	rand.Read(t.key[:])
+	return t
+}
+
+// row is where a store keeps the session.
+func (t ticket) row() [32]byte { return sha256.Sum256(t.id[:]) }
+
+// tickets seals tickets for one cookie. It authenticates them, so that made-up tickets never reach a store.
+type tickets struct {
+	sealer *Sealer
+	name   string
+}
+
+func (ts tickets) seal(t ticket) (string, error) {
+	return ts.sealer.Seal(purposeTicket, ts.name, append(t.id[:], t.key[:]...))
+}
+
+func (ts tickets) open(value string) (t ticket, current, ok bool) {
+	b, current, ok := ts.sealer.Open(purposeTicket, ts.name, value)
+	if !ok || len(b) != len(t.id)+len(t.key) {
+		return ticket{}, false, false
+	}
+	copy(t.id[:], b)
+	copy(t.key[:], b[len(t.id):])
+	return t, current, true
+}
+
+// aead seals the session of a ticket. Each write has a random nonce of 96 bits; a session is written far less often than
+// the 2^32 times for which that is safe (NIST SP 800-38D §8.3).
+func (t ticket) aead() (cipher.AEAD, error) {
+	b, err := aes.NewCipher(t.key[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(b)
+}
+
+// encrypt returns the session as ciphertext bound to its row, so that rows cannot be exchanged.
+func (t ticket) encrypt(s *Session) ([]byte, error) {
+	plain, err := encode(s)
+	if err != nil {
+		return nil, err
+	}
+	a, err := t.aead()
+	if err != nil {
+		return nil, err
+	}
+	row := t.row()
+	return a.Seal(nil, nil, plain, row[:]), nil
+}
+
+func (t ticket) decrypt(sealed []byte) (*Session, error) {
+	a, err := t.aead()
+	if err != nil {
+		return nil, err
+	}
+	row := t.row()
+	plain, err := a.Open(nil, nil, sealed, row[:])
+	if err != nil {
+		return nil, err
+	}
+	return decode(plain)
+}
+
+// A tagger makes the marks by which a store finds the sessions of a user without knowing whose they are.
+type tagger struct{ keys [][]byte } // the first marks, all find
+
+type tag [16]byte
+
+func newTagger(sessionKeys [][]byte) (tagger, error) {
+	var t tagger
+	for _, k := range sessionKeys {
+		derived, err := hkdf.Key(sha256.New, k, nil, "authproxy session index v1", 32)
+		if err != nil {
+			return tagger{}, err
+		}
+		t.keys = append(t.keys, derived)
+	}
+	if len(t.keys) == 0 {
+		return tagger{}, errors.New("session: no key")
+	}
+	return t, nil
+}
+
+// mark is the tag of a list of texts of one kind under a key. Lengths go in, so that no two lists look alike.
+func mark(key []byte, kind byte, parts ...string) (t tag) {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte{kind})
+	for _, p := range parts {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(p)))
+		h.Write(n[:])
+		h.Write([]byte(p))
+	}
+	copy(t[:], h.Sum(nil))
+	return t
+}
+
+// of are the tags of a session: of itself, of its user and of its session at the provider.
+func (t tagger) of(s *Session) [3]tag {
+	k := t.keys[0]
+	return [3]tag{
+		mark(k, 'i', s.ID),
+		mark(k, 'u', s.Identity.Issuer, s.Identity.Subject),
+		mark(k, 'p', s.Identity.Issuer, s.ProviderSID),
+	}
+}
+
+// sought are, for each key, the tags that a session must have to be selected. It is empty when sel selects nothing.
+func (t tagger) sought(sel Selector) (all [][]tag) {
+	for _, k := range t.keys {
+		var tags []tag
+		if sel.ID != "" {
+			tags = append(tags, mark(k, 'i', sel.ID))
+		}
+		if sel.Subject != "" {
+			tags = append(tags, mark(k, 'u', sel.Issuer, sel.Subject))
+		}
+		if sel.ProviderSID != "" {
+			tags = append(tags, mark(k, 'p', sel.Issuer, sel.ProviderSID))
+		}
+		if len(tags) > 0 {
+			all = append(all, tags)
+		}
+	}
+	return all
+}
