@@ -183,6 +183,9 @@ func domainOf(address string) (domain string, ok bool) {
 // claim looks up a value as encoding/json decodes it, or as a field has it.
 func (k *key) claim(found any) (reason string, ok bool) {
 	switch v := found.(type) {
+	case string:
+		reason, ok = k.want[v]
+		return reason, ok
 	case []string:
 		return k.any(v)
 	case []any:
@@ -196,7 +199,7 @@ func (k *key) claim(found any) (reason string, ok bool) {
 		return "", false
 	}
 	var buf [32]byte
-	text, ok := scalar(buf[:0], found)
+	text, ok := jsonText(buf[:0], found)
 	if !ok {
 		return "", false
 	}
@@ -204,17 +207,15 @@ func (k *key) claim(found any) (reason string, ok bool) {
 	return reason, ok
 }
 
-// scalar appends the text of a string, or the JSON text of a bool or number.
-func scalar(b []byte, v any) (text []byte, ok bool) {
+// jsonText appends the JSON text of a bool or a number; numbers without exponent.
+func jsonText(b []byte, v any) (text []byte, ok bool) {
 	switch v := v.(type) {
-	case string:
-		return append(b, v...), true
 	case bool:
 		return strconv.AppendBool(b, v), true
 	case int64:
 		return strconv.AppendInt(b, v, 10), true
 	case float64:
-		// Beyond 2⁵³ one float64 stands for several numbers, and one of them is not the other.
+		// From 2⁵³ on one float64 stands for several numbers, and one of them is not the other.
 		const exact = 1 << 53
 		if v > -exact && v < exact {
 			return strconv.AppendFloat(b, v, 'f', -1, 64), true
@@ -255,7 +256,11 @@ func (k *key) found(who *identity.Identity) string {
 			texts = append(texts, fmt.Sprint(e))
 		}
 	default:
-		texts = []string{fmt.Sprint(v)}
+		if text, ok := jsonText(nil, v); ok {
+			texts = []string{string(text)}
+		} else {
+			texts = []string{fmt.Sprint(v)}
+		}
 	}
 	s := quote(texts)
 	if k.field == "email" && who.Email != "" && !who.EmailVerified {

@@ -46,9 +46,9 @@ type Entry struct {
 	UnverifiedEmail bool // addresses need not be verified
 }
 
-// A Claim holds when the claim or field of that name is one of the values: a text, or the JSON text of a bool or number, or
-// a list with such a text in it. Other values, numbers beyond 2⁵³ and a Claim without values never do. The field email needs a verified address,
-// as Emails does.
+// A Claim holds when the claim or field of that name is one of the values: a text, the JSON text of a bool, the JSON text
+// without exponent of a number, or a list with one of the values as a text in it. Numbers from 2⁵³ on never hold, nor does
+// anything else, nor a Claim without values. The field email needs a verified address, as Emails does.
 type Claim struct {
 	Name   string
 	Values []string
@@ -100,6 +100,8 @@ func (p *Policy) Decide(who *identity.Identity, now time.Time) Decision {
 	case !ok:
 		return Decision{Reason: reason}
 	// How and when the user logged in matters only for who may come in at all: no login helps the others.
+	case who.AuthTime.IsZero() && p.MaxAuthAge != 0:
+		return Decision{Remedy: FreshLogin, Reason: "login of unknown age"}
 	case !p.recent(who, now):
 		return Decision{Remedy: FreshLogin, Reason: "login older than " + p.MaxAuthAge.String()}
 	case p.ACR != "" && who.ACR != p.ACR:
@@ -121,7 +123,8 @@ func (p *Policy) admits(who *identity.Identity) (reason string, ok bool) {
 	return "no entry of allow holds", false
 }
 
-// recent reports whether the login is not older than MaxAuthAge. One in the future is not recent: its age is not known.
+// recent reports whether the login is not older than MaxAuthAge. One in the future is not recent: it would stay so for too
+// long.
 func (p *Policy) recent(who *identity.Identity, now time.Time) bool {
 	if p.MaxAuthAge == 0 {
 		return true
