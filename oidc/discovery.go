@@ -1,0 +1,141 @@
+package oidc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	gooidc "github.com/coreos/go-oidc/v3/oidc"
+)
+
+// metadata is what a discovery document says, checked (OIDC Discovery §3). It does not change once made.
+// id_token_signing_alg_values_supported is read but never trusted: the accepted algorithm is configured.
+type metadata struct {
+	gooidc.ProviderConfig
+	EndSessionURL string   `json:"end_session_endpoint"`
+	RevocationURL string   `json:"revocation_endpoint"`
+	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
+	PromisesIss   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207 §3
+}
+
+// provider is the last good metadata. While there is none it tries discovery, waiting at most 2 s, unless a try failed
+// within the last second.
+func (rp *RelyingParty) provider(ctx context.Context) (*metadata, error) {
+	if m := rp.meta.Load(); m != nil {
+		return m, nil
+	}
+	rp.mu.Lock()
+	failed, failure := rp.failed, rp.failure
+	rp.mu.Unlock()
+	if failure != nil && rp.now().Sub(failed) < time.Second {
+		return nil, failure
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return rp.discoverOnce(ctx)
+}
+
+// discoverOnce joins the discovery that is under way, or starts one. The caller leaves with its own context.
+func (rp *RelyingParty) discoverOnce(ctx context.Context) (*metadata, error) {
+	done := rp.flight.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpTimeout)
+		defer cancel()
+		m, err := rp.discover(ctx)
+		rp.record(m, err)
+		return m, err
+	})
+	select {
+	case r := <-done:
+		m, _ := r.Val.(*metadata)
+		return m, r.Err
+	case <-ctx.Done():
+		return nil, unavailable("discovery", ctx.Err())
+	}
+}
+
+// record keeps the outcome of a discovery. A failure leaves the last good metadata in use. What an operator must know is
+// logged when it changes.
+func (rp *RelyingParty) record(m *metadata, err error) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	if err != nil {
+		rp.failed, rp.failure = rp.now(), err
+		if text := err.Error(); text != rp.announced {
+			rp.announced = text
+			rp.log.Warn("provider discovery failed", "issuer", rp.cfg.Issuer, "error", err)
+		}
+		return
+	}
+	before := rp.meta.Swap(m)
+	if (before == nil || before.IssuerURL != m.IssuerURL) && m.IssuerURL != rp.cfg.Issuer {
+		rp.log.Warn("the provider spells its issuer with another trailing slash; its spelling is used", "configured", rp.cfg.Issuer, "issuer", m.IssuerURL)
+	}
+	if before == nil || rp.announced != "" {
+		rp.log.Info("provider discovered", "issuer", m.IssuerURL)
+	}
+	rp.failure, rp.announced = nil, ""
+}
+
+// discover fetches the provider's metadata and checks it.
+func (rp *RelyingParty) discover(ctx context.Context) (*metadata, error) {
+	body, err := rp.getDocument(ctx, "discovery", strings.TrimSuffix(rp.cfg.Issuer, "/")+"/.well-known/openid-configuration")
+	if err != nil {
+		var bad *Invalid
+		if errors.As(err, &bad) {
+			return nil, &Misconfigured{Reason: "discovery", Detail: bad.Detail, Err: err}
+		}
+		return nil, err
+	}
+	if _, err := parseObject(body); err != nil {
+		// Often a maintenance page or a captive portal, so it counts as an outage.
+		return nil, unavailable("discovery", fmt.Errorf("the document is no JSON object: %w", err))
+	}
+	m := new(metadata)
+	if err := json.Unmarshal(body, m); err != nil {
+		return nil, &Misconfigured{Reason: "discovery", Detail: "the discovery document has members of the wrong type", Err: err}
+	}
+	if !rp.isIssuer(m.IssuerURL) { // OIDC Discovery §4.3: exactly the issuer that was asked
+		return nil, &Misconfigured{
+			Reason: "issuer_mismatch",
+			Detail: fmt.Sprintf("the discovery document is of issuer %q, configured is %q", clean(m.IssuerURL, 200), rp.cfg.Issuer),
+			Hint:   "set provider.issuer (or provider.domain) to the issuer of the provider, character for character",
+			Err:    &gooidc.IssuerMismatchError{Provided: rp.cfg.Issuer, Discovered: m.IssuerURL},
+		}
+	}
+	for _, e := range []struct {
+		name, url string
+		required  bool
+	}{
+		{"authorization_endpoint", m.AuthURL, true},
+		{"token_endpoint", m.TokenURL, true},
+		{"jwks_uri", m.JWKSURL, true},
+		{"userinfo_endpoint", m.UserInfoURL, rp.cfg.Userinfo},
+		{"end_session_endpoint", m.EndSessionURL, false},
+		{"revocation_endpoint", m.RevocationURL, false},
+	} {
+		if e.url == "" && !e.required {
+			continue
+		}
+		if e.url == "" {
+			return nil, &Misconfigured{Reason: "discovery", Detail: "the discovery document has no " + e.name, Hint: "check that the issuer is an OpenID Provider"}
+		}
+		if err := checkEndpoint(e.url, rp.issuer); err != nil {
+			return nil, &Misconfigured{Reason: "discovery", Detail: e.name + " " + err.Error(), Hint: "endpoints of the provider must be https", Err: err}
+		}
+	}
+	return m, nil
+}
+
+// isIssuer reports whether discovered is the configured issuer. A trailing slash more or less is forgiven when the issuer
+// has no path: "https://acme.eu.auth0.com" is a common way to write Auth0's "https://acme.eu.auth0.com/". With a path the
+// two may be different tenants.
+func (rp *RelyingParty) isIssuer(discovered string) bool {
+	if discovered == rp.cfg.Issuer {
+		return true
+	}
+	hostOnly := rp.issuer.Path == "" || rp.issuer.Path == "/"
+	return hostOnly && strings.TrimSuffix(discovered, "/") == strings.TrimSuffix(rp.cfg.Issuer, "/")
+}
