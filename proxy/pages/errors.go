@@ -18,7 +18,7 @@ func LinkExpired(againURL string) Error {
 
 // Denied is for a provider that refused the sign-in. Description is its error_description; it is shown as a quotation.
 func Denied(description, anotherAccountURL, homeURL string) Error {
-	e := Error{
+	return Error{
 		Status:  http.StatusForbidden,
 		Title:   "Access denied",
 		Message: "Your identity provider refused the sign-in.",
@@ -26,17 +26,35 @@ func Denied(description, anotherAccountURL, homeURL string) Error {
 		Advice:  "You can try another account, or ask the people who run this site for access.",
 		Actions: actions(again("Use another account", anotherAccountURL), home(homeURL)),
 	}
-	if description != "" {
-		e.Message = "Your identity provider refused the sign-in. It says:"
+}
+
+// LoginFailed is for an answer of the provider that does not pass our checks.
+func LoginFailed(againURL, homeURL string) Error {
+	return Error{
+		Status:  http.StatusForbidden,
+		Title:   "We could not sign you in",
+		Message: "The answer of your identity provider did not pass our checks.",
+		Advice:  "Please sign in once more. If it stays, tell the people who run this site, and give them the request ID.",
+		Actions: actions(again("Sign in again", againURL), home(homeURL)),
 	}
-	return e
+}
+
+// CookieTwice is for a browser that sent two session cookies, of which we believe neither. BackURL is where it wanted to go.
+func CookieTwice(backURL string) Error {
+	return Error{
+		Status:  http.StatusBadRequest,
+		Title:   "Your session is ambiguous",
+		Message: "Your browser sent two sessions for this site, so we used neither of them.",
+		Advice:  "We asked your browser to forget both. If you see this page again, delete the cookies of this site and its neighbours.",
+		Actions: actions(again("Go on", backURL)),
+	}
 }
 
 // CookiesBlocked is for a browser that did not return our cookie twice in a row. Host is the app's.
 func CookiesBlocked(host, againURL string) Error {
 	advice := "Allow cookies for this site in your browser, or leave private browsing, then sign in again."
 	if host != "" {
-		advice = "Allow cookies for " + Text(host) + " in your browser, or leave private browsing, then sign in again."
+		advice = "Allow cookies for " + Text(host, maxText) + " in your browser, or leave private browsing, then sign in again."
 	}
 	return Error{
 		Status:  http.StatusBadRequest,
@@ -71,8 +89,8 @@ func Misconfigured(homeURL string) Error {
 
 // Forbidden is for a user who is signed in and may not use a page. DisplayName and email say who that is; both may be "".
 func Forbidden(displayName, email, anotherAccountURL, homeURL string) Error {
-	who := Text(displayName)
-	switch mail := Text(email); {
+	who := Text(displayName, maxText)
+	switch mail := Text(email, maxText); {
 	case who == "" || who == mail:
 		who = mail
 	case mail != "":
@@ -116,7 +134,7 @@ func StepUpFailed(againURL, homeURL string) Error {
 func SessionTooLarge(homeURL string) Error {
 	return Error{
 		Status:  http.StatusInternalServerError,
-		Title:   "We could not sign you in",
+		Title:   "Your account is too large",
 		Message: "Your account carries more information than this site can store in your browser.",
 		Advice:  "You cannot solve this yourself. Please tell the people who run this site, and give them the request ID.",
 		Actions: actions(home(homeURL)),
@@ -145,13 +163,14 @@ func TooManyLogins(againURL string) Error {
 	}
 }
 
-// SignedOutLocally is for a sign-out that ended our session while the provider could not be told.
+// SignedOutLocally is for a sign-out that took the session away from this browser while the store could not be told that it
+// has ended. Send Retry-After with it.
 func SignedOutLocally(loginURL, homeURL string) Error {
 	return Error{
-		Status:  http.StatusOK,
-		Title:   "You are signed out here",
-		Message: "Your session on this site has ended. We could not reach your identity provider, so you may still be signed in there.",
-		Advice:  "On a shared computer, also sign out at your identity provider or close the browser.",
+		Status:  http.StatusServiceUnavailable,
+		Title:   "Sign-out is not complete",
+		Message: "This browser is signed out, but we could not confirm that your session has ended everywhere.",
+		Advice:  "If you think that somebody else could be using it, sign in and out again in a few minutes.",
 		Actions: actions(again("Sign in again", loginURL), home(homeURL)),
 	}
 }

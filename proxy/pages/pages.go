@@ -39,6 +39,7 @@ type frame struct {
 	Title  string // of the tab, without the host
 	Host   string // "" shows none
 	Layout string // class of the body: narrow, medium or wide
+	Go     string // path to go to at once; "" stays
 
 	// content is the template of what stands in main, executed with data.
 	content *template.Template
@@ -116,6 +117,13 @@ type Session struct {
 	ExpiresAt  time.Time
 }
 
+// Bounce is a page that goes on to a path of this site by itself. A browser that came from another site then asks from ours,
+// and sends cookies that are SameSite=Strict.
+type Bounce struct {
+	Host string
+	URL  string // a path; anything else is only linked
+}
+
 // An Error is a page about something that did not work. The functions that return one have the wording; callers add Host
 // and RequestID.
 type Error struct {
@@ -164,6 +172,25 @@ func (p Sessions) frame() frame {
 	return frame{Title: "Your sessions", Host: p.Host, Layout: "medium", content: content("sessions.html"), data: p}
 }
 
+func (p Bounce) frame() frame {
+	f := frame{Title: "One moment", Host: p.Host, Layout: "narrow", content: content("bounce.html"), data: p}
+	if isPath(p.URL) {
+		f.Go = p.URL
+	}
+	return f
+}
+
+// isPath says whether browsers can only take s for a path of this site. They drop tabs and line ends anywhere in a URL, and
+// take \ for /.
+func isPath(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || c == '\\' {
+			return false
+		}
+	}
+	return strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//")
+}
+
 func (p Error) frame() frame {
 	return frame{Title: p.Title, Host: p.Host, Layout: "narrow", content: content("error.html"), data: p}
 }
@@ -188,8 +215,8 @@ var files embed.FS
 var (
 	style     = mustRead("html/style.css")
 	templates = template.Must(template.New("").Funcs(template.FuncMap{
-		"text":  Text,
-		"long":  longText,
+		"text":  func(s string) string { return Text(s, maxText) },
+		"long":  func(s string) string { return Text(s, maxLongText) },
 		"label": label,
 		"first": func(all []string) []string { return all[:min(len(all), maxGroups)] },
 		"rest":  func(all []string) []string { return all[min(len(all), maxGroups):] },
@@ -259,13 +286,9 @@ const (
 )
 
 // Text is s as a page may show it on a line: in valid UTF-8, without control characters and those that change the
-// direction of the text around them, white space made single blanks, and cut with an ellipsis after 200 characters. It does
-// not escape; templates do.
-func Text(s string) string { return clean(s, maxText) }
-
-func longText(s string) string { return clean(s, maxLongText) }
-
-func clean(s string, limit int) string {
+// direction of the text around them, white space made single blanks, and cut with an ellipsis after limit characters. It
+// does not escape; templates do.
+func Text(s string, limit int) string {
 	var b strings.Builder
 	n, blank := 0, false
 	for _, c := range s { // an invalid byte comes as U+FFFD
@@ -322,5 +345,5 @@ func label(name string) string {
 		first[0] = unicode.ToUpper(first[0])
 		words[i] = string(first)
 	}
-	return Text("Continue with " + strings.Join(words, " "))
+	return Text("Continue with "+strings.Join(words, " "), maxText)
 }
