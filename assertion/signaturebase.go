@@ -27,8 +27,10 @@ func signatureBase(components []component, params string, value func(component) 
 		if err != nil {
 			return nil, err
 		}
-		if i := strings.IndexFunc(v, isControl); i >= 0 {
-			return nil, fmt.Errorf("assertion: component %q has the control character %q in it", c.name, v[i])
+		for i := range len(v) {
+			if v[i] < ' ' && v[i] != '\t' || v[i] == 0x7f {
+				return nil, fmt.Errorf("assertion: component %q has the control character %q in it", c.name, v[i])
+			}
 		}
 		base = append(base, '"')
 		base = append(base, c.name...)
@@ -41,8 +43,6 @@ func signatureBase(components []component, params string, value func(component) 
 	base = append(base, `"@signature-params": `...)
 	return append(base, params...), nil
 }
-
-func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // componentsOf returns the function that finds the values of the components that we sign. scheme is that of the request's
 // target, and authority the value of its Host header.

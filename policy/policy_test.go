@@ -372,6 +372,16 @@ func TestExplainSaysWhatWasWantedAndFound(t *testing.T) {
 			`max_auth_age: want 1h0m0s (leeway 0s); found no auth_time: no`,
 			`denied: login of unknown age (remedy: fresh login)`,
 		}},
+		{"a user without anything", &policy.Policy{Entries: []policy.Entry{{Claims: []policy.Claim{{"teams", nil}}}}, ACR: "urn:mfa"}, &identity.Identity{Subject: "x"}, []string{
+			`allow[0].claims.teams: want none; found none: no`,
+			`acr: want "urn:mfa"; found none: no`,
+			`denied: no entry of allow holds`,
+		}},
+		{"a list", &policy.Policy{Entries: []policy.Entry{{Claims: []policy.Claim{{"teams", []string{"blue"}}}}}, ACR: "x"}, ada(), []string{
+			`allow[0].claims.teams: want "blue"; found "red", "blue", "7", "<nil>", "[green]": yes`,
+			`acr: want "x"; found "urn:mfa": no`,
+			`denied: login without acr x (remedy: stronger login)`,
+		}},
 		{"nobody", &policy.Policy{Entries: entries}, identity.Anonymous, []string{"denied: not signed in (remedy: login)"}},
 		{"anyone", &policy.Policy{Anyone: true}, identity.Anonymous, []string{"allowed: anyone"}},
 		{"nil", &policy.Policy{SignedIn: true}, nil, []string{"denied: no identity"}},
