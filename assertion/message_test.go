@@ -306,10 +306,39 @@ func TestVerifyMessageAsksForWhatMatters(t *testing.T) {
 			}
 			req.Header.Set("Signature-Input", field)
 			req.Header.Set("Signature", "authproxy=:"+base64.StdEncoding.EncodeToString(sig)+":")
-			if err := assertion.VerifyMessage(req, secret(1), expect()); tt.ok != (err == nil) {
+			opts := expect()
+			opts.Now = time.Unix(at, 0)
+			if err := assertion.VerifyMessage(req, secret(1), opts); tt.ok != (err == nil) {
 				t.Errorf("VerifyMessage = %v, want accepted %v", err, tt.ok)
 			}
 		})
+	}
+}
+
+func TestComponentsWithParametersAreNotOurs(t *testing.T) {
+	req := signedRequest(t)
+	for _, c := range []string{`"@method";name="x"`, `"x-forwarded-user";key="x"`, `"@query-param";name="x"`} {
+		if base, err := assertion.SignatureBaseOf("authproxy=("+c+")", assertion.Label, assertion.RequestComponents(req)); err == nil {
+			t.Errorf("component %s has a base:\n%s", c, base)
+		}
+	}
+}
+
+// RFC 9421 §3.3.5: r and s are 32 bytes each. Another length would be another spelling of the same signature, or a panic.
+func TestECDSASignaturesHave64Bytes(t *testing.T) {
+	alg := algorithms()[2]
+	base := []byte("base")
+	sig, err := alg.signer(t).SignBase(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := assertion.VerifySignature(alg.name, alg.public, base, sig); err != nil || len(sig) != 64 {
+		t.Fatalf("%d bytes, %v", len(sig), err)
+	}
+	for _, bad := range [][]byte{nil, sig[:1], sig[:31], sig[:32], sig[:63], slices.Insert(slices.Clone(sig), 32, 0), append(slices.Clone(sig), 0)} {
+		if err := assertion.VerifySignature(alg.name, alg.public, base, bad); err == nil {
+			t.Errorf("a signature of %d bytes is accepted", len(bad))
+		}
 	}
 }
 
@@ -417,6 +446,7 @@ func TestSignRefuses(t *testing.T) {
 		{"a line end in the query", "app.test", nil, func(r *http.Request) { r.URL.RawQuery = "a\nb" }},
 		{"a line end in a header", "app.test", []string{"X-A"}, func(r *http.Request) { r.Header.Set("X-A", "a\r\nb") }},
 		{"a NUL in a header", "app.test", []string{"X-A"}, func(r *http.Request) { r.Header.Set("X-A", "a\x00b") }},
+		{"a DEL in a header", "app.test", []string{"X-A"}, func(r *http.Request) { r.Header.Set("X-A", "a\x7fb") }},
 		{"a name with a quote", "app.test", []string{`X-"A`}, func(*http.Request) {}},
 		{"a name with a space", "app.test", []string{"X A"}, func(*http.Request) {}},
 		{"a derived component as a header", "app.test", []string{"@status"}, func(*http.Request) {}},

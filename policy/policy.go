@@ -123,14 +123,14 @@ func (p *Policy) admits(who *identity.Identity) (reason string, ok bool) {
 	return "no entry of allow holds", false
 }
 
-// recent reports whether the login is not older than MaxAuthAge. One in the future is not recent: it would stay so for too
-// long.
+// recent reports whether the login, at a known time, is not older than MaxAuthAge. One in the future is not recent: it would
+// stay so for too long.
 func (p *Policy) recent(who *identity.Identity, now time.Time) bool {
 	if p.MaxAuthAge == 0 {
 		return true
 	}
 	age := now.Sub(who.AuthTime)
-	return !who.AuthTime.IsZero() && age >= -p.Leeway && age-p.Leeway <= p.MaxAuthAge
+	return age >= -p.Leeway && age-p.Leeway <= p.MaxAuthAge
 }
 
 // compiled returns the entries in the form in which they are judged.
@@ -156,11 +156,11 @@ func (p *Policy) Explain(who *identity.Identity, now time.Time) []string {
 			}
 		}
 		if p.MaxAuthAge != 0 {
-			found := "no auth_time"
+			found, ok := "no auth_time", false
 			if !who.AuthTime.IsZero() {
-				found = now.Sub(who.AuthTime).Round(time.Second).String()
+				found, ok = now.Sub(who.AuthTime).Round(time.Second).String(), p.recent(who, now)
 			}
-			lines = append(lines, line("max_auth_age", fmt.Sprintf("%s (leeway %s)", p.MaxAuthAge, p.Leeway), found, p.recent(who, now)))
+			lines = append(lines, line("max_auth_age", fmt.Sprintf("%s (leeway %s)", p.MaxAuthAge, p.Leeway), found, ok))
 		}
 		if p.ACR != "" {
 			lines = append(lines, line("acr", quote([]string{p.ACR}), quote(nonEmpty(who.ACR)), who.ACR == p.ACR))

@@ -132,7 +132,7 @@ func TestEachKeyOfAnEntry(t *testing.T) {
 
 // Attacks AZ-01, AZ-02, AZ-04, AZ-14 and AZ-16.
 func TestAddressesThatOnlyLookLikeTheAllowedOnes(t *testing.T) {
-	domain := &policy.Policy{Entries: []policy.Entry{{EmailDomains: []string{"corp.test", "desk.test"}}}}
+	domain := &policy.Policy{Entries: []policy.Entry{{EmailDomains: []string{"corp.test", "desk.test", "@corp.test", "corp.test@evil.test"}}}}
 	address := &policy.Policy{Entries: []policy.Entry{{Emails: []string{"kate@desk.test", "a@corp.test"}}}}
 	for _, email := range []string{
 		"", "@", "a@", "@corp.test", "corp.test", "a",
