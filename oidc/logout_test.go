@@ -1,0 +1,3 @@
+package oidc_test
+
+const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
