@@ -79,7 +79,7 @@ type Options struct {
 	OnlyNamespaced    bool   // drop custom claims whose names are no URLs, as Auth0 does
 	OrganizationNames bool   // tokens say org_name beside org_id
 	NoLogoutConsent   bool   // /oidc/logout never asks; otherwise it does when no hint names the session of this browser
-	ShowUsers         bool   // the login page lists the users that have a password, and the passwords
+	ShowUsers         bool   // the login page lists the users that have a Note and a password, and the passwords
 
 	Now        func() time.Time // nil means time.Now
 	HTTPClient *http.Client     // sends logout tokens; nil means one that waits 5 s and follows no redirect
@@ -122,7 +122,7 @@ type User struct {
 	Permissions   []string // in access tokens for an API
 	Organizations []string // IDs of organizations that the user is a member of
 
-	Note string // beside the name in the list of Options.ShowUsers
+	Note string // beside the name in the list of Options.ShowUsers; without one the user is not in it
 }
 
 // An API is a resource server: an audience of access tokens.

@@ -21,7 +21,7 @@ func (p *Provider) discovery(x *exchange) {
 		"jwks_uri":                                         iss + ".well-known/jwks.json",
 		"revocation_endpoint":                              iss + "oauth/revoke",
 		"end_session_endpoint":                             iss + "oidc/logout",
-		"scopes_supported":                                 standardScopes,
+		"scopes_supported":                                 slices.Clone(standardScopes),
 		"claims_supported":                                 []string{"aud", "auth_time", "created_at", "email", "email_verified", "exp", "family_name", "given_name", "iat", "identities", "iss", "name", "nickname", "phone_number", "picture", "sub"},
 		"response_types_supported":                         []string{"code", "token", "id_token", "code token", "code id_token", "token id_token", "code token id_token"},
 		"response_modes_supported":                         []string{"query", "fragment"},

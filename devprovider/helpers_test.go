@@ -249,7 +249,7 @@ func userinfo(t *testing.T, p *devprovider.Server, accessToken any) (int, map[st
 	return decode(t, res)
 }
 
-// client is what back-channel logout talks to: it collects the tokens.
+// A backchannel is a client at the back channel: it collects the logout tokens.
 type backchannel struct {
 	mu     sync.Mutex
 	tokens []string

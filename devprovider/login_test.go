@@ -307,6 +307,9 @@ func TestAuthTime(t *testing.T) {
 	b := newBrowser(t, p)
 	b.login("ada")
 	loggedIn := c.Now()
+	if got := b.authorize("max_age=0"); got.url.Path != "/u/login" {
+		t.Errorf("max_age=0 in the same instant: the browser is at %s, want the login page", got.url)
+	}
 	c.Advance(time.Minute)
 	claims := func(code string) map[string]any {
 		t.Helper()
@@ -566,14 +569,15 @@ func TestDatabaseUserCannotBeChosenInStandIn(t *testing.T) {
 func TestDemoUsersAreListedOnlyOnRequest(t *testing.T) {
 	o := options()
 	o.Users[0].Password = "visible secret"
+	o.Users[1].Password, o.Users[1].Note = "hidden secret", ""
 	if got := newBrowser(t, start(t, o)).authorize(); strings.Contains(got.body, "visible secret") {
 		t.Error("the login page says a password although ShowUsers is off")
 	}
 	o.ShowUsers = true
 	b := newBrowser(t, start(t, o))
 	page := b.authorize()
-	if !strings.Contains(page.body, "<code>visible secret</code>") {
-		t.Errorf("the login page lists no passwords:\n%s", page.body)
+	if !strings.Contains(page.body, "<code>visible secret</code>") || strings.Contains(page.body, "hidden secret") {
+		t.Errorf("want the login page to list the users that have a note:\n%s", page.body)
 	}
 	if got := b.get("/u/login?user=ada&state=" + page.url.Query().Get("state")); !strings.Contains(got.body, `type="password" value="visible secret"`) {
 		t.Errorf("choosing a user does not fill in the form:\n%s", got.body)

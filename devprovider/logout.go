@@ -125,7 +125,10 @@ func (p *Provider) ownIDToken(jwt string) (map[string]any, bool) {
 	if err != nil || header["alg"] != "RS256" || claims["iss"] != p.opts.Issuer {
 		return nil, false
 	}
-	for i := range ring {
+	p.mu.Lock()
+	signed := min(p.key+1, ring) // keys that have
+	p.mu.Unlock()
+	for i := range signed {
 		if key := keyAt(i); key.kid == header["kid"] {
 			return claims, verified("RS256", &key.private.PublicKey, input, sig)
 		}

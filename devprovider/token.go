@@ -426,10 +426,10 @@ func (p *Provider) claims(u User, scopes []string) map[string]any {
 		claims = map[string]any{}
 	}
 	if u.Groups != nil {
-		claims[p.opts.GroupsClaim] = u.Groups
+		claims[p.opts.GroupsClaim] = slices.Clone(u.Groups)
 	}
 	if u.Roles != nil {
-		claims[p.opts.RolesClaim] = u.Roles
+		claims[p.opts.RolesClaim] = slices.Clone(u.Roles)
 	}
 	maps.DeleteFunc(claims, func(name string, _ any) bool {
 		if scope, standard := scopeOf[name]; standard {
