@@ -35,7 +35,8 @@ type record struct {
 	AccessToken   string         `json:"A,omitempty"`
 	AccessExpiry  int64          `json:"x,omitempty"` // seconds
 	RefreshToken  string         `json:"R,omitempty"`
-	Created       int64          `json:"C"` // milliseconds, like the rest
+	RenewAt       int64          `json:"r,omitempty"` // milliseconds, like the rest
+	Created       int64          `json:"C"`
 	Used          int64          `json:"U"`
 	Expires       int64          `json:"X"`
 	Version       uint32         `json:"w"`
@@ -65,7 +66,7 @@ func encode(s *Session) ([]byte, error) {
 		ID: s.ID, Issuer: who.Issuer, Subject: who.Subject, Email: who.Email, EmailVerified: who.EmailVerified, Name: who.Name,
 		Username: who.Username, Groups: who.Groups, Organization: who.Organization, Permissions: who.Permissions, Scopes: who.Scopes,
 		ACR: who.ACR, AuthTime: seconds(who.AuthTime), Claims: who.Claims,
-		ProviderSID: s.ProviderSID, Nonce: s.Nonce, AccessToken: s.AccessToken, AccessExpiry: seconds(s.AccessExpiry), RefreshToken: s.RefreshToken,
+		ProviderSID: s.ProviderSID, Nonce: s.Nonce, AccessToken: s.AccessToken, AccessExpiry: seconds(s.AccessExpiry), RefreshToken: s.RefreshToken, RenewAt: milliseconds(s.RenewAt),
 		Created: s.Created.UnixMilli(), Used: s.Used.UnixMilli(), Expires: s.Expires.UnixMilli(), Version: s.version,
 	}
 	text, err := json.Marshal(r)
@@ -110,7 +111,7 @@ func decode(b []byte) (*Session, error) {
 			Groups: r.Groups, Organization: r.Organization, Permissions: r.Permissions, Scopes: r.Scopes, ACR: r.ACR,
 			AuthTime: fromSeconds(r.AuthTime), Claims: r.Claims,
 		},
-		ProviderSID: r.ProviderSID, Nonce: r.Nonce, AccessToken: r.AccessToken, AccessExpiry: fromSeconds(r.AccessExpiry), RefreshToken: r.RefreshToken,
+		ProviderSID: r.ProviderSID, Nonce: r.Nonce, AccessToken: r.AccessToken, AccessExpiry: fromSeconds(r.AccessExpiry), RefreshToken: r.RefreshToken, RenewAt: fromMilliseconds(r.RenewAt),
 		Created: time.UnixMilli(r.Created), Used: time.UnixMilli(r.Used), Expires: time.UnixMilli(r.Expires),
 		version: r.Version,
 		live:    new(live),
@@ -129,6 +130,20 @@ func fromSeconds(s int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(s, 0)
+}
+
+func milliseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMilliseconds(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
 }
 
 // A Cost is what a part of a session needs, in bytes before compression.

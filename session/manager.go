@@ -31,9 +31,9 @@ func NewCookie(base, domain string, secure bool, sameSite http.SameSite) Cookie 
 	return Cookie{name, domain, secure, sameSite}
 }
 
-// With is the cookie with that value, kept by browsers for life.
+// With is the cookie with that value, kept by browsers for life, in seconds rounded up: what has ended is ours to judge.
 func (c Cookie) With(value string, life time.Duration) *http.Cookie {
-	return &http.Cookie{Name: c.Name, Value: value, Path: "/", Domain: c.Domain, MaxAge: max(1, int(life/time.Second)),
+	return &http.Cookie{Name: c.Name, Value: value, Path: "/", Domain: c.Domain, MaxAge: max(1, int((life+time.Second-1)/time.Second)),
 		Secure: c.Secure, HttpOnly: true, SameSite: c.SameSite}
 }
 

@@ -42,6 +42,7 @@ type Session struct {
 	AccessToken  string    // only when something needs it
 	AccessExpiry time.Time // zero: unknown
 	RefreshToken string
+	RenewAt      time.Time // when the tokens are to be renewed; zero: never
 
 	Created time.Time // when the login was finished
 	Used    time.Time // last use that was recorded

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"authproxy/assertion"
+	"authproxy/config"
+	"authproxy/oidc"
+	"authproxy/policy"
+	"authproxy/proxy"
+	"authproxy/session"
+)
+
+// An assembly is what a configuration describes, ready to serve.
+type assembly struct {
+	cfg      *config.Config
+	provider *oidc.RelyingParty
+	sessions *session.Manager
+	proxy    *proxy.Proxy
+}
+
+// openStore opens the session store; check has a look instead.
+type openStore func(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error)
+
+// build makes everything that a configuration describes but listeners. Nothing is connected to.
+func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, error) {
+	provider, err := oidc.New(oidc.Config{
+		Issuer: cfg.Provider.Issuer, Auth0: cfg.Provider.Domain != "", ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
+		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
+		Scopes: cfg.Provider.Scopes, Audience: cfg.Provider.Audience, Params: cfg.Provider.Params, Organization: cfg.Provider.Organization,
+		IDTokenAlg: cfg.Provider.IDTokenAlg, Leeway: cfg.Provider.Leeway, Claims: oidc.ClaimNames(cfg.Provider.Claims), KeepClaims: cfg.Identity.Claims,
+		Logout: cfg.Provider.Logout, Federated: cfg.Provider.Federated, Userinfo: cfg.Provider.Userinfo, CAs: cfg.Provider.CAs, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := session.NewSealer(cfg.Session.Keys)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := signingKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := assertion.NewSigner(publicURL(cfg), cfg.Identity.Assertion.TTL, keys)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := messageSigner(cfg, signer, keys[0])
+	if err != nil {
+		return nil, err
+	}
+	cookie := session.NewCookie(cfg.Session.Cookie.Name, cfg.Session.Cookie.Domain, cfg.PublicURL.Scheme == "https", sameSite(cfg.Session.Cookie.SameSite))
+	store, err := open(cfg, sealer, cookie)
+	if err != nil {
+		return nil, err
+	}
+	sessions := session.NewManager(store, cookie, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
+	sessions.Failed = func(err error) { log.Warn("session store", "error", err.Error()) }
+
+	upstreams := map[*config.Upstream]*proxy.Upstream{}
+	upstream := func(u *config.Upstream) *proxy.Upstream {
+		if u == nil {
+			return nil
+		}
+		if upstreams[u] == nil {
+			made := proxy.Upstream(*u)
+			upstreams[u] = &made
+		}
+		return upstreams[u]
+	}
+	opts := proxy.Options{
+		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Provider: provider, Sessions: sessions, Sealer: sealer, Signer: signer,
+		Default: upstream(cfg.Upstream), SignInPage: cfg.SignInPage, Connections: cfg.Provider.Connections, StoreTokens: cfg.Session.Refresh,
+		CookieDomain: cfg.Session.Cookie.Domain, TrustedProxies: cfg.TrustedProxies, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: log,
+		Identity: proxy.Identity{
+			Claims: cfg.Identity.Claims, OnlyGroups: cfg.Identity.OnlyGroups, StripForeign: cfg.Identity.StripForeign,
+			AssertionHeader: cfg.Identity.Assertion.Header, Audience: cfg.Identity.Assertion.Audience, AccessToken: cfg.Identity.AccessToken, Messages: messages,
+		},
+	}
+	for _, h := range cfg.Identity.Headers {
+		opts.Identity.Headers = append(opts.Identity.Headers, proxy.Header(h))
+	}
+	for _, r := range cfg.Routes {
+		opts.Routes = append(opts.Routes, proxy.Route{
+			Host: r.Host, Path: r.Path, Exact: r.Exact, Methods: r.Methods, Policy: routePolicy(r, cfg), Upstream: upstream(r.Upstream),
+			StripPrefix: r.StripPrefix, Audience: r.Audience, Unauthenticated: r.Unauthenticated, Timeout: r.Timeout,
+		})
+	}
+	p, err := proxy.New(opts)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
+	return &assembly{cfg, provider, sessions, p}, nil
+}
+
+// publicURL is the origin of public_url.
+func publicURL(cfg *config.Config) string { return cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host }
+
+func routePolicy(r config.Route, cfg *config.Config) *policy.Policy {
+	p := &policy.Policy{Anyone: r.Anyone, SignedIn: r.SignedIn, MaxAuthAge: r.MaxAuthAge, ACR: r.ACR, Leeway: cfg.Provider.Leeway}
+	for _, a := range r.Allow {
+		e := policy.Entry{Groups: a.Groups, Emails: a.Emails, EmailDomains: a.EmailDomains, Subjects: a.Subjects, Permissions: a.Permissions,
+			Scopes: a.Scopes, Organizations: a.Organizations, UnverifiedEmail: a.UnverifiedEmail}
+		for _, c := range a.Claims {
+			e.Claims = append(e.Claims, policy.Claim(c))
+		}
+		p.Entries = append(p.Entries, e)
+	}
+	return p
+}
+
+// signingKeys are the configured keys, or one derived from each session key: the first signs.
+func signingKeys(cfg *config.Config) ([]*ecdsa.PrivateKey, error) {
+	if len(cfg.Identity.SigningKeys) > 0 {
+		return cfg.Identity.SigningKeys, nil
+	}
+	var keys []*ecdsa.PrivateKey
+	for _, secret := range cfg.Session.Keys {
+		k, err := assertion.DeriveKey(secret)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// messageSigner signs forwarded requests when that is configured; nil when not.
+func messageSigner(cfg *config.Config, signer *assertion.Signer, key *ecdsa.PrivateKey) (*assertion.MessageSigner, error) {
+	alg := cfg.Identity.MessageSignature.Algorithm
+	switch alg {
+	case "":
+		return nil, nil
+	case "hmac-sha256":
+		return assertion.NewMessageSigner(alg, "shared", cfg.Identity.MessageSignature.Key)
+	case "ecdsa-p256-sha256":
+		id, err := assertion.KeyID(key.Public())
+		if err != nil {
+			return nil, err
+		}
+		return assertion.NewMessageSigner(alg, id, key)
+	case "ed25519":
+		var public []jose.JSONWebKey
+		for _, secret := range cfg.Session.Keys { // the first signs, all are published
+			k, err := assertion.DeriveEd25519(secret)
+			if err != nil {
+				return nil, err
+			}
+			id, err := assertion.KeyID(k.Public())
+			if err != nil {
+				return nil, err
+			}
+			public = append(public, jose.JSONWebKey{Key: k.Public(), KeyID: id, Algorithm: "EdDSA", Use: "sig"})
+		}
+		if err := signer.Publish(public...); err != nil {
+			return nil, err
+		}
+		k, err := assertion.DeriveEd25519(cfg.Session.Keys[0])
+		if err != nil {
+			return nil, err
+		}
+		return assertion.NewMessageSigner(alg, public[0].KeyID, k)
+	}
+	return nil, fmt.Errorf("identity.message_signature.algorithm: %q is unknown", alg)
+}
+
+func sameSite(name string) http.SameSite {
+	switch name {
+	case "strict":
+		return http.SameSiteStrictMode
+	case "none":
+		return http.SameSiteNoneMode
+	}
+	return http.SameSiteLaxMode
+}
+
+// openConfiguredStore opens the store that sessions are kept in.
+func openConfiguredStore(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
+	switch cfg.Session.Store {
+	case "file":
+		return session.OpenFileStore(cfg.Session.FilePath, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
+	case "cookie":
+		return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
+	}
+	return nil, notYet(cfg, "session.store", cfg.Session.Store, "use cookie or file")
+}
+
+// notYet is the mistake of configuring what this version cannot do.
+func notYet(cfg *config.Config, key, value, hint string) error {
+	return config.Mistakes{{File: cfg.File, Line: 1, Key: key, Problem: fmt.Sprintf("%q is not supported by this version", value), Hint: hint}}
+}
+
+// closedStore stands for the store where none may be opened: for check and explain.
+func closedStore(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
+	if cfg.Session.Store == "redis" {
+		return nil, notYet(cfg, "session.store", cfg.Session.Store, "use cookie or file")
+	}
+	return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
+}

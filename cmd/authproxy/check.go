@@ -1,0 +1,157 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"authproxy/config"
+)
+
+func checkCommand(e *environment, args []string) int {
+	f := e.flags("check")
+	file := configFlag(f)
+	if status, ok := e.parse(f, args, 0); !ok {
+		return status
+	}
+	cfg, ok := e.load(*file)
+	if !ok {
+		return exitConfig
+	}
+	a, err := build(cfg, slog.New(slog.DiscardHandler), closedStore)
+	if err != nil {
+		e.mistakes(err)
+		return exitConfig
+	}
+	for _, w := range a.warnings() {
+		fmt.Fprintf(e.stderr, "warning: %s:%d: %s: %s\nhint: %s\n", w.File, w.Line, w.Key, w.Problem, w.Hint)
+	}
+	a.summary(e.stdout)
+	return exitOK
+}
+
+// summary says what the configuration comes to, and what to enter at the provider.
+func (a *assembly) summary(w io.Writer) {
+	cfg := a.cfg
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-18s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(w, "%s is fine.\n\n", cfg.File)
+	line("public_url", "%s", publicURL(cfg))
+	line("listen", "%s", cfg.Listen)
+	if cfg.Admin.Listen.Network != "" {
+		line("admin", "%s", cfg.Admin.Listen)
+	}
+	line("provider", "%s", cfg.Provider.Issuer)
+	line("sessions", "%s store, idle %s, at most %s", cfg.Session.Store, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
+	for i, r := range cfg.Routes {
+		line(fmt.Sprintf("routes[%d]", i), "%s", describeRoute(r))
+	}
+	if cfg.Upstream != nil {
+		line("everything else", "signed-in users, to %s", cfg.Upstream.URL)
+	} else {
+		line("everything else", "404, there is no upstream")
+	}
+
+	base := publicURL(cfg) + cfg.Prefix
+	fmt.Fprintf(w, "\nEnter at the provider")
+	if cfg.Provider.Domain != "" {
+		fmt.Fprintf(w, " (Auth0: Applications > your Regular Web Application > Settings)")
+	}
+	fmt.Fprintf(w, ":\n\n")
+	paste := func(name string, urls ...string) {
+		for _, u := range urls {
+			fmt.Fprintf(w, "  %-24s %s\n", name, u)
+		}
+	}
+	paste("Allowed Callback URLs", base+"/callback")
+	paste("Allowed Logout URLs", base+"/")
+	paste("Back-Channel Logout URI", base+"/backchannel-logout")
+	if cfg.PublicURL.Scheme == "https" {
+		paste("Application Login URI", base+"/login")
+	} else {
+		fmt.Fprintf(w, "  %-24s %s (Auth0 takes https only; leave it empty while you develop)\n", "Application Login URI", base+"/login")
+	}
+	if cfg.Provider.Domain != "" {
+		fmt.Fprint(w, `
+In the same application: Credentials > Authentication Method "`+auth0Method(cfg)+`",
+Advanced Settings > OAuth > JSON Web Token Signature Algorithm `+cfg.Provider.IDTokenAlg+`.
+`)
+	}
+	fmt.Fprint(w, "\nNext: authproxy serve -config ", cfg.File, "\n")
+}
+
+func auth0Method(cfg *config.Config) string {
+	switch {
+	case cfg.Provider.PrivateKey != nil:
+		return "Private Key JWT"
+	case cfg.Provider.ClientAuth == "basic":
+		return "Client Secret (Basic)"
+	}
+	return "Client Secret (Post)"
+}
+
+func describeRoute(r config.Route) string {
+	var b strings.Builder
+	b.WriteString(r.Host + r.Path)
+	if r.Exact {
+		b.WriteString(" (exactly)")
+	}
+	if len(r.Methods) > 0 {
+		b.WriteString(" " + strings.Join(r.Methods, " "))
+	}
+	switch {
+	case r.Anyone:
+		b.WriteString(": anyone, without signing in")
+	case r.SignedIn:
+		b.WriteString(": signed-in users")
+	case len(r.Allow) == 1:
+		b.WriteString(": signed-in users for whom its entry of allow holds")
+	default:
+		fmt.Fprintf(&b, ": signed-in users for whom one of %d entries of allow holds", len(r.Allow))
+	}
+	if r.Upstream != nil {
+		fmt.Fprintf(&b, ", to %s", r.Upstream.URL)
+	}
+	return b.String()
+}
+
+func keygenCommand(e *environment, args []string) int {
+	if status, ok := e.parse(e.flags("keygen"), args, 0); !ok {
+		return status
+	}
+	key := make([]byte, 32)
+	rand.Read(key) // never fails (crypto/rand)
+	fmt.Fprintln(e.stdout, base64.RawURLEncoding.EncodeToString(key))
+	return exitOK
+}
+
+// version is set by release builds with -ldflags "-X main.version=v1.2.3".
+var version = ""
+
+func versionCommand(e *environment, args []string) int {
+	if status, ok := e.parse(e.flags("version"), args, 0); !ok {
+		return status
+	}
+	name, commit := version, "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if name == "" {
+			name = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = s.Value
+			}
+		}
+	}
+	if name == "" {
+		name = "(devel)"
+	}
+	fmt.Fprintf(e.stdout, "authproxy %s, commit %s, %s %s/%s\n", name, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return exitOK
+}

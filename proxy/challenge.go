@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"authproxy/oidc"
+	"authproxy/policy"
+	"authproxy/proxy/pages"
+)
+
+// challenge asks for a login, or for a fresh or stronger one: by way of the provider where a person looks, and with 401
+// everywhere else.
+func (p *Proxy) challenge(x *exchange, rt *route, who visitor, d policy.Decision) error {
+	person := navigation(x.r)
+	switch rt.unauthenticated {
+	case "login":
+		person = true
+	case "401":
+		person = false
+	}
+	if !person {
+		return p.loginRequired(x, rt, d)
+	}
+	switch {
+	case x.twice: // a login would not help, and lead back here
+		return p.cookieTwice(x)
+	case p.bounces(x):
+		return p.bounce(x)
+	}
+	returnTo := p.returnToHere(x)
+	if p.opts.SignInPage && d.Remedy == policy.Login {
+		p.page(x, http.StatusUnauthorized, p.signInPage(returnTo))
+		return nil
+	}
+	var req oidc.AuthRequest
+	switch d.Remedy {
+	case policy.FreshLogin:
+		req.MaxAge = max(rt.policy.MaxAuthAge, time.Second)
+		req.ACR = rt.policy.ACR
+	case policy.StrongerLogin:
+		req.ACR = rt.policy.ACR
+	}
+	return p.startLogin(x, req, returnTo)
+}
+
+// loginRequired is the answer to programs (RFC 6750 §3; RFC 9470 §3 where the user is signed in, but not well enough).
+func (p *Proxy) loginRequired(x *exchange, rt *route, d policy.Decision) error {
+	loginURL := p.origin + p.opts.Prefix + "/login"
+	authenticate := `Bearer realm="` + p.opts.PublicURL.Host + `"`
+	f := &failure{page: pages.LoginNeeded(loginURL), code: "login_required", reason: d.Reason, json: !navigation(x.r)}
+	switch d.Remedy {
+	case policy.FreshLogin:
+		f.code = "insufficient_user_authentication"
+		authenticate += `, error="insufficient_user_authentication", max_age="` + strconv.Itoa(int(rt.policy.MaxAuthAge/time.Second)) + `"`
+	case policy.StrongerLogin:
+		f.code = "insufficient_user_authentication"
+		authenticate += fmt.Sprintf(`, error="insufficient_user_authentication", acr_values=%q`, rt.policy.ACR)
+	}
+	f.header = [2]string{"WWW-Authenticate", authenticate}
+	f.details = map[string]string{"login_url": loginURL}
+	return f
+}
+
+// forbidden is for who is signed in and may not: final, never a redirect.
+func (p *Proxy) forbidden(who visitor) error {
+	return &failure{page: pages.Forbidden(who.DisplayName(), who.Email, p.opts.Prefix+"/login?prompt=login", p.home()), code: "forbidden"}
+}
+
+// cookieTwice deletes both variants of a session cookie that came twice and stops there: redirecting would loop as long as
+// the second one stays.
+func (p *Proxy) cookieTwice(x *exchange) error {
+	c := p.opts.Sessions.Cookie()
+	x.setCookie(c.Expired())
+	if c.Domain != "" { // the other may be host-only
+		c.Domain = ""
+		x.setCookie(c.Expired())
+	}
+	return &failure{page: pages.CookieTwice(p.returnToHere(x)), code: "session_cookie_twice", reason: "two session cookies of the same name"}
+}
+
+// bounces says whether the browser may have held a SameSite=Strict cookie back because the navigation began elsewhere.
+func (p *Proxy) bounces(x *exchange) bool {
+	return p.opts.Sessions.Cookie().SameSite == http.SameSiteStrictMode && x.r.Header.Get("Sec-Fetch-Site") == "cross-site" &&
+		len(cookieValues(x.r.Header, p.cookies.session)) == 0
+}
+
+// bounce navigates to the same place from a page of ours, so that a Strict cookie comes along.
+func (p *Proxy) bounce(x *exchange) error {
+	x.reason = "asking again from our own site, for a SameSite=Strict cookie"
+	p.page(x, http.StatusOK, pages.Bounce{Host: p.opts.PublicURL.Host, URL: x.target.uri()})
+	return nil
+}
+
+// returnToHere is where a login that this request starts leads back to: a path, or a URL when the host is not that of
+// public_url.
+func (p *Proxy) returnToHere(x *exchange) string {
+	to := x.target.uri()
+	if len(to) > maxReturnTo {
+		to = x.target.raw
+	}
+	if len(to) > maxReturnTo {
+		to = "/"
+	}
+	if h := p.hosts[x.target.host]; h != nil && !h.public {
+		return h.origin + to
+	}
+	return to
+}
+
+// signInPage is the page that stands before the provider.
+func (p *Proxy) signInPage(returnTo string) pages.SignIn {
+	page := pages.SignIn{Host: p.opts.PublicURL.Host, LoginURL: p.loginURL(returnTo, ""), SignupURL: p.opts.Prefix + "/signup?" + url.Values{"return_to": {returnTo}}.Encode()}
+	for _, c := range p.opts.Connections {
+		page.Connections = append(page.Connections, pages.Connection{Name: c, URL: p.loginURL(returnTo, c)})
+	}
+	return page
+}
+
+// loginURL is our login endpoint for a place and, unless it is "", a connection.
+func (p *Proxy) loginURL(returnTo, connection string) string {
+	q := url.Values{}
+	if returnTo != "" && returnTo != "/" {
+		q.Set("return_to", returnTo)
+	}
+	if connection != "" {
+		q.Set("connection", connection)
+	}
+	if len(q) == 0 {
+		return p.opts.Prefix + "/login"
+	}
+	return p.opts.Prefix + "/login?" + q.Encode()
+}

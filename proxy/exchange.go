@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"authproxy/identity"
+	"authproxy/policy"
+)
+
+// An exchange is one request on its way through, with what was found out about it for the answer and for the log.
+type exchange struct {
+	w     *recorder
+	r     *http.Request
+	id    string // of the request
+	begun time.Time
+
+	host   string     // canonical; what the client asked for
+	proto  string     // http or https, as the client spoke
+	client netip.Addr // invalid when unknown, as on a unix socket
+	chain  string     // X-Forwarded-For for the upstream
+
+	target   target
+	route    *route // nil for our own endpoints and refusals
+	who      *identity.Identity
+	decision string
+	reason   string
+	cookies  []*http.Cookie // to set with the answer
+	twice    bool           // the session cookie came twice
+	upstream time.Duration  // until the upstream's header was there; 0: it was not asked
+	err      error          // the cause, for the log
+}
+
+// The keys of the request event.
+const (
+	keyRequestID  = "request_id"
+	keyMethod     = "method"
+	keyHost       = "host"
+	keyPath       = "path"
+	keyRoute      = "route"
+	keyDecision   = "decision"
+	keyReason     = "reason"
+	keySubject    = "subject"
+	keyStatus     = "status"
+	keyBytes      = "bytes"
+	keyDuration   = "duration_ms"
+	keyUpstream   = "upstream_ms"
+	keyClientIP   = "client_ip"
+	keyError      = "error"
+	decisionAllow = "allow"
+	decisionDeny  = "deny"
+	decisionLogin = "login"
+	decisionOwn   = "own"
+	maxLogged     = 2048 // bytes of a value that a client chose
+)
+
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	return &exchange{w: &recorder{ResponseWriter: w}, r: r, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
+}
+
+// decide notes the policy's decision.
+func (x *exchange) decide(who visitor, d policy.Decision) {
+	x.who = who.Identity
+	x.reason = d.Reason
+	switch {
+	case d.Allowed:
+		x.decision = decisionAllow
+	case d.Remedy != policy.None:
+		x.decision = decisionLogin
+	default:
+		x.decision = decisionDeny
+	}
+}
+
+// end recovers from a panic and writes the request event: exactly one, whatever happened.
+func (p *Proxy) end(x *exchange) {
+	failed := recover()
+	if failed != nil && failed != http.ErrAbortHandler {
+		x.err = fmt.Errorf("panic: %v\n%s", failed, debug.Stack())
+		if x.w.status == 0 {
+			p.fail(x, x.err)
+			failed = nil
+		} else {
+			failed = http.ErrAbortHandler // the answer is broken off; nothing else would tell the client
+		}
+	}
+	p.logRequest(x, failed != nil)
+	if failed != nil {
+		panic(failed)
+	}
+}
+
+func (p *Proxy) logRequest(x *exchange, aborted bool) {
+	status := x.w.status
+	switch {
+	case x.r.Context().Err() != nil && (status == 0 || aborted):
+		status = statusClientClosed
+		if x.reason == "" {
+			x.reason = "the client went away"
+		}
+	case status == 0:
+		status = http.StatusOK // nothing was written: net/http sends this
+	}
+	level := slog.LevelInfo
+	if status >= 500 && x.err != nil {
+		level = slog.LevelError
+	}
+	ctx := context.Background()
+	if !p.log.Enabled(ctx, level) {
+		return
+	}
+	decision, route := x.decision, ""
+	if decision == "" {
+		decision = decisionDeny
+	}
+	if x.route != nil {
+		route = x.route.name
+	}
+	path := x.target.path
+	if path == "" {
+		path = x.r.URL.Path
+	}
+	var buf [18]slog.Attr
+	attrs := append(buf[:0],
+		slog.String(keyRequestID, x.id),
+		slog.String(keyMethod, cut(x.r.Method)),
+		slog.String(keyHost, cut(x.host)),
+		slog.String(keyPath, cut(path)),
+		slog.String(keyRoute, route),
+		slog.String(keyDecision, decision),
+		slog.String(keyReason, x.reason),
+		slog.String(keySubject, x.who.Subject),
+		slog.Int(keyStatus, status),
+		slog.Int64(keyBytes, x.w.bytes),
+		slog.Float64(keyDuration, milliseconds(time.Since(x.begun))),
+	)
+	if x.upstream > 0 {
+		attrs = append(attrs, slog.Float64(keyUpstream, milliseconds(x.upstream)))
+	}
+	ip := ""
+	if x.client.IsValid() {
+		ip = x.client.String()
+	}
+	attrs = append(attrs, slog.String(keyClientIP, ip))
+	if x.err != nil {
+		attrs = append(attrs, slog.String(keyError, x.err.Error()))
+	}
+	p.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// statusClientClosed is what the log says when the client left before there was an answer; nobody receives it.
+const statusClientClosed = 499
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func cut(s string) string { return s[:min(len(s), maxLogged)] }
+
+// A recorder notes what is written, and lets of interim (1xx) responses pass only what may.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+	closed func() error // set when the connection was taken over
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		if status == http.StatusEarlyHints { // net/http itself says 100 when the body is read; others mean nothing to clients
+			interim(w.Header())
+			w.ResponseWriter.WriteHeader(status)
+		}
+		return
+	}
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom, so that what net/http can do better than copying still works.
+func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.bytes += n
+	return n, err
+}
+
+// Hijack implements http.Hijacker.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil && w.status == 0 {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return c, rw, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+var errClientGone = errors.New("the client went away")

@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"authproxy/identity"
+	"authproxy/policy"
+)
+
+// An Explanation says how a request would be decided, and by what.
+type Explanation struct {
+	Route    string // its host and path, "default" where none matches, or "authproxy" for our own endpoints
+	Path     string // as it is judged
+	Steps    []string
+	Decision policy.Decision
+}
+
+// Explain decides as ServeHTTP does about a request with that method, for a URL, made by that user. The error says why such a
+// request is refused before it is decided.
+func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explanation, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Host == "" || u.User != nil {
+		return nil, fmt.Errorf("%q is not a URL such as %s/path", rawURL, p.origin)
+	}
+	name, err := canonicalHost(u.Host, u.Scheme)
+	if err != nil {
+		return nil, err
+	}
+	if p.hosts[name] == nil || u.Scheme != p.opts.PublicURL.Scheme {
+		return nil, fmt.Errorf("%s://%s is neither public_url nor the host of a route", u.Scheme, u.Host)
+	}
+	raw, _, _, err := splitTarget(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	path, err := cleanPath(raw)
+	if unclean := (*uncleanError)(nil); errors.As(err, &unclean) {
+		return nil, fmt.Errorf("%w: a GET is redirected to %s", err, unclean.clean)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, ours := p.ownEndpoint(path); ours {
+		return &Explanation{Route: "authproxy", Path: path, Decision: policy.Decision{Allowed: true, Reason: "an endpoint of authproxy itself"}}, nil
+	}
+	rt, err := p.match(target{host: name, path: path, raw: raw}, method)
+	if err != nil {
+		return nil, err
+	}
+	return &Explanation{Route: rt.name, Path: path, Steps: rt.policy.Explain(who, p.now()), Decision: rt.policy.Decide(who, p.now())}, nil
+}

@@ -1,0 +1,353 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"authproxy/identity"
+	"authproxy/proxy/pages"
+)
+
+// forward sends the request to the route's upstream, with what it shall know about the visitor.
+func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
+	websocket, err := p.upgrade(x, rt, who)
+	if err != nil {
+		return err
+	}
+	ident, err := p.identityFor(rt, who)
+	if err != nil {
+		return err
+	}
+	var (
+		failed error
+		sent   time.Time
+	)
+	rp := httputil.ReverseProxy{
+		Transport:  rt.upstream.transport,
+		BufferPool: buffers,
+		ErrorLog:   silent,
+		// Rewrite runs after the headers that Connection names are gone, so no client can take away what is set here.
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			failed = p.rewrite(x, rt, ident, websocket, pr.Out)
+			sent = time.Now()
+		},
+		ModifyResponse: func(res *http.Response) error {
+			x.upstream = time.Since(sent)
+			p.answer(x, who, res.Header)
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			x.upstream = time.Since(sent)
+			if failed == nil {
+				failed = p.upstreamFailure(x, rt, err)
+			}
+		},
+	}
+	if websocket {
+		rp.Transport = rt.upstream.upgrades
+	}
+	rp.Transport = refuseUnsigned{rp.Transport, &failed}
+	rp.ServeHTTP(x.w, x.r)
+	return failed
+}
+
+var silent = log.New(io.Discard, "", 0)
+
+// refuseUnsigned sends nothing when preparing the request has failed.
+type refuseUnsigned struct {
+	http.RoundTripper
+	failed *error
+}
+
+func (t refuseUnsigned) RoundTrip(r *http.Request) (*http.Response, error) {
+	if *t.failed != nil {
+		return nil, *t.failed
+	}
+	return t.RoundTripper.RoundTrip(r)
+}
+
+// rewrite makes the upstream's request: the path as it was judged, none of the headers that are ours to send but our own,
+// and in the end the signature.
+func (p *Proxy) rewrite(x *exchange, rt *route, ident *outgoing, websocket bool, out *http.Request) error {
+	u, t := rt.upstream, x.target
+	path, raw := t.path, t.raw
+	if rt.strip > 0 {
+		path, raw = withoutSegments(path, rt.strip), withoutSegments(raw, rt.strip)
+	}
+	if u.base != "" {
+		base, err := url.PathUnescape(u.base)
+		if err != nil {
+			return err
+		}
+		path, raw = base+path, u.base+raw
+	}
+	// The query stays as it came: parsing it and encoding it again would lose what Go does not understand.
+	out.URL = &url.URL{Scheme: u.scheme, Host: u.host, Path: path, RawPath: raw, RawQuery: t.query, ForceQuery: t.bare}
+	out.Host = u.host
+	if u.conf.PreserveHost {
+		out.Host = x.host
+	}
+	h := out.Header
+	p.hygiene.request(h)
+	out.Trailer = nil // a trailer would be a header that nobody looked at
+	if !websocket {
+		delete(h, "Upgrade")
+		delete(h, "Connection")
+	}
+	if x.chain != "" {
+		h["X-Forwarded-For"] = []string{x.chain}
+	} else {
+		h["X-Forwarded-For"] = nil // net/http/httputil would add one otherwise
+	}
+	h["X-Forwarded-Host"] = []string{x.host}
+	h["X-Forwarded-Proto"] = []string{x.proto}
+	h["X-Request-Id"] = []string{x.id}
+	if p.opts.Identity.AccessToken {
+		delete(h, "Authorization")
+	}
+	if ident != nil {
+		ident.set(h)
+	}
+	if m := p.opts.Identity.Messages; m != nil && ident != nil {
+		return m.Sign(out, out.Host, ident.names, p.now())
+	}
+	return nil
+}
+
+// withoutSegments takes the first n segments off a clean path.
+func withoutSegments(path string, n int) string {
+	for ; n > 0; n-- {
+		slash := strings.IndexByte(path[1:], '/')
+		if slash < 0 {
+			return "/"
+		}
+		path = path[1+slash:]
+	}
+	return path
+}
+
+// answer takes from the upstream's response what only we may say, and adds what we have to say.
+func (p *Proxy) answer(x *exchange, who visitor, h http.Header) {
+	p.hygiene.answer(h)
+	if who.session != nil && h["Cache-Control"] == nil && h["Expires"] == nil && h["Pragma"] == nil {
+		h["Cache-Control"] = []string{"private"}
+	}
+	if len(x.cookies) == 0 {
+		return
+	}
+	// A cache that stored this answer would hand our cookie to others (CVE-2025-48947).
+	if cc := strings.ToLower(strings.Join(h["Cache-Control"], ",")); !strings.Contains(cc, "private") && !strings.Contains(cc, "no-store") {
+		h["Cache-Control"] = []string{"private, no-store"}
+		delete(h, "Expires")
+	}
+	delete(h, "Surrogate-Control")
+	delete(h, "Cdn-Cache-Control")
+	for _, c := range x.cookies {
+		h.Add("Set-Cookie", c.String())
+	}
+	x.cookies = nil
+}
+
+// upgrade says whether the request is a WebSocket handshake that may pass. A page of another site may not make one with the
+// user's cookie (RFC 6455 §10.2). Other upgrades are not passed on: the request goes as an ordinary one.
+func (p *Proxy) upgrade(x *exchange, rt *route, who visitor) (websocket bool, err error) {
+	r := x.r
+	if r.Header["Upgrade"] == nil {
+		return false, nil
+	}
+	if len(r.Header["Upgrade"]) != 1 || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || r.Method != http.MethodGet || r.ProtoMajor != 1 {
+		return false, nil
+	}
+	if r.ContentLength != 0 {
+		return false, p.badRequest(errors.New("a WebSocket handshake with a body"))
+	}
+	switch origins := r.Header["Origin"]; {
+	case len(origins) == 1 && (origins[0] == p.origin || origins[0] == rt.origin):
+	case len(origins) == 0 && who.session == nil: // no browser, and no cookie that a browser could have lent
+	default:
+		return false, &failure{page: pages.CrossSite(p.home()), code: "wrong_origin", reason: "a WebSocket of another origin"}
+	}
+	return true, nil
+}
+
+// upstreamFailure is the answer when the upstream gave none.
+func (p *Proxy) upstreamFailure(x *exchange, rt *route, err error) error {
+	if x.r.Context().Err() != nil {
+		x.err = errClientGone
+		panic(http.ErrAbortHandler) // nobody is there to answer to
+	}
+	f := &failure{page: pages.BadGateway(""), code: "bad_gateway", reason: "the upstream did not answer", cause: err}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		f = &failure{page: pages.GatewayTimeout(""), code: "gateway_timeout", reason: "the upstream did not answer in time", cause: err}
+	}
+	return f
+}
+
+// outgoing is what an upstream gets to know about a visitor: derived once from a session and a route.
+type outgoing struct {
+	headers   []field
+	names     []string // of the headers that a signature covers
+	bearer    []string // Authorization, or nil
+	header    string   // the name of the assertion's header; "" is off
+	assertion atomic.Pointer[minted]
+}
+
+type field struct {
+	name  string
+	value []string
+}
+
+type minted struct {
+	value []string
+	until time.Time // when to mint the next one
+}
+
+// identityFor is what the route's upstream gets to know about the visitor; nil when nobody is signed in.
+func (p *Proxy) identityFor(rt *route, who visitor) (*outgoing, error) {
+	memo := who.memo()
+	if memo == nil {
+		return nil, nil
+	}
+	var o *outgoing
+	if known, ok := memo.Load(rt); ok {
+		o = known.(*outgoing)
+	} else {
+		known, _ := memo.LoadOrStore(rt, p.describe(who))
+		o = known.(*outgoing)
+	}
+	if o.header == "" {
+		return o, nil
+	}
+	now := p.now()
+	if m := o.assertion.Load(); m != nil && now.Before(m.until) {
+		return o, nil
+	}
+	token, expires, err := p.opts.Signer.Mint(p.forUpstream(who.Identity), p.opts.Identity.Claims, who.session.ID, rt.audience, now)
+	if err != nil {
+		return nil, err
+	}
+	o.assertion.Store(&minted{[]string{token}, now.Add(expires.Sub(now) / 2)})
+	return o, nil
+}
+
+// forUpstream is the identity with the groups that upstreams may see.
+func (p *Proxy) forUpstream(who *identity.Identity) *identity.Identity {
+	if len(p.opts.Identity.OnlyGroups) == 0 {
+		return who
+	}
+	c := *who
+	c.Groups = slices.DeleteFunc(slices.Clone(who.Groups), func(g string) bool { return !slices.Contains(p.opts.Identity.OnlyGroups, g) })
+	return &c
+}
+
+func (p *Proxy) describe(who visitor) *outgoing {
+	o := &outgoing{header: p.opts.Identity.AssertionHeader}
+	shown := p.forUpstream(who.Identity)
+	for _, h := range p.opts.Identity.Headers {
+		if text := headerValue(shown.Value(h.Source)); text != "" {
+			o.headers = append(o.headers, field{h.Name, []string{text}})
+			o.names = append(o.names, h.Name)
+		}
+	}
+	if o.header != "" {
+		o.names = append(o.names, o.header)
+	}
+	if p.opts.Identity.AccessToken && who.session.AccessToken != "" {
+		o.bearer = []string{"Bearer " + who.session.AccessToken}
+	}
+	return o
+}
+
+// set writes the identity into the headers of the upstream's request.
+func (o *outgoing) set(h http.Header) {
+	for _, f := range o.headers {
+		h[f.name] = f.value
+	}
+	if o.header != "" {
+		h[o.header] = o.assertion.Load().value
+	}
+	if o.bearer != nil {
+		h["Authorization"] = o.bearer
+	}
+}
+
+// headerValue is a field or claim as a header's value (contract section 5.3): lists are joined with commas, and what is not
+// printable ASCII, and "%" itself, is percent-encoded as UTF-8. It is "" for what is absent.
+func headerValue(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return encodeValue(v, false)
+	case []string:
+		parts := make([]string, len(v))
+		for i, s := range v {
+			parts[i] = encodeValue(s, true)
+		}
+		return strings.Join(parts, ",")
+	case []any:
+		parts := make([]string, len(v))
+		for i, e := range v {
+			s, ok := e.(string)
+			if !ok {
+				s = jsonText(e)
+			}
+			parts[i] = encodeValue(s, true)
+		}
+		return strings.Join(parts, ",")
+	default:
+		return encodeValue(jsonText(v), false)
+	}
+}
+
+func jsonText(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil { // not for what was decoded from JSON
+		return ""
+	}
+	return string(text)
+}
+
+// encodeValue percent-encodes what a header cannot carry; within a list also the comma. Spaces at either end would be lost
+// on the way (RFC 9110 §5.5), so they are encoded too.
+func encodeValue(s string, inList bool) string {
+	const hex = "0123456789ABCDEF"
+	plain := true
+	for i := range len(s) {
+		if encodes(s, i, inList) {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return s
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; encodes(s, i, inList) {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func encodes(s string, i int, inList bool) bool {
+	c := s[i]
+	return c < ' ' || c > '~' || c == '%' || c == ',' && inList || c == ' ' && (i == 0 || i == len(s)-1)
+}

@@ -1,0 +1,218 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// hygiene knows which headers are ours to send. Names are compared folded, because frameworks behind us read X_Forwarded_User
+// or X.Forwarded.User as X-Forwarded-User (contract section 5.1).
+type hygiene struct {
+	names    map[string]bool // folded
+	prefixes [256][]string   // folded, by their first byte
+	response map[string]bool // folded names that a response must not carry
+	cookies  cookieNames
+}
+
+// ours are the headers that no client may send to an upstream through us. A trailing * stands for any ending.
+var ours = []string{
+	"X-Authproxy-*", "X-Request-Id",
+	"Forwarded", "X-Forwarded", "X-Forwarded-*", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip",
+	"X-Original-*", "X-Rewrite-Url", "X-Envoy-Original-Path", // which URL was asked for
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", // which method
+	"Proxy", // CGI reads it as HTTP_PROXY
+}
+
+// foreign are the headers by which other products tell an app who the user is.
+var foreign = []string{
+	"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "X-Remote-*", "X-Webauth-*", "X-Userinfo", "X-Grafana-Id",
+	"X-Auth-Request-*", "X-Auth-User", "X-Auth-Username", "X-Auth-Email", "X-Auth-Name", "X-Auth-Groups", "X-Auth-Roles", "X-Authenticated-*",
+	"X-Vouch-*", "X-Authentik-*", "X-Authelia-*", "X-Pomerium-*", "X-Oathkeeper-*", "X-Goog-Authenticated-User-*", "X-Goog-Iap-*", "Cf-Access-*",
+	"X-Amzn-Oidc-*", "X-Ms-Client-Principal", "X-Ms-Client-Principal-*", "X-Ms-Token-*", "Tailscale-*", "X-Tailscale-*", "Oidc-*", "X-Oidc-*",
+	"Ssl-Client-*", "X-Ssl-*", "X-Client-Cert", "X-Client-Cert-*", "X-Tls-Client-*", "Client-Cert", "Client-Cert-Chain",
+}
+
+// newHygiene returns the rules for a configuration: mapped are the names of identity.headers and of the assertion.
+func newHygiene(mapped []string, signs, stripForeign bool, cookies cookieNames) *hygiene {
+	h := &hygiene{names: map[string]bool{}, response: map[string]bool{}, cookies: cookies}
+	add := func(pattern string) {
+		folded := fold(pattern)
+		if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+			folded = fold(prefix)
+			h.prefixes[folded[0]] = append(h.prefixes[folded[0]], folded)
+			return
+		}
+		h.names[folded] = true
+	}
+	for _, name := range slices.Concat(ours, mapped) {
+		add(name)
+	}
+	for _, name := range mapped {
+		h.response[fold(name)] = true
+	}
+	if signs {
+		add("Signature")
+		add("Signature-Input")
+	}
+	if stripForeign {
+		for _, name := range foreign {
+			add(name)
+		}
+	}
+	return h
+}
+
+// fold is the form in which names are compared: lower case, every character other than a letter or digit as "-".
+func fold(name string) string {
+	var buf [64]byte
+	return string(appendFolded(buf[:0], name))
+}
+
+func appendFolded(b []byte, name string) []byte {
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		default:
+			c = '-'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+// reserved says whether only we may send a header of that name to an upstream.
+func (h *hygiene) reserved(name string) bool {
+	var buf [64]byte
+	folded := appendFolded(buf[:0], name)
+	if len(folded) == 0 {
+		return true
+	}
+	for _, p := range h.prefixes[folded[0]] {
+		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
+			return true
+		}
+	}
+	return h.names[string(folded)]
+}
+
+// request removes from headers on their way to an upstream everything that only we may send, and our cookies.
+func (h *hygiene) request(header http.Header) {
+	for name := range header {
+		if h.reserved(name) {
+			delete(header, name)
+		}
+	}
+	h.cookies.strip(header)
+}
+
+// answer removes from headers on their way to a client what only we may set: our cookies, and what would look like our word.
+func (h *hygiene) answer(header http.Header) {
+	for name := range header {
+		var buf [64]byte
+		folded := appendFolded(buf[:0], name)
+		if h.response[string(folded)] || strings.HasPrefix(string(folded), "x-authproxy-") {
+			delete(header, name)
+		}
+	}
+	if set := header["Set-Cookie"]; len(set) > 0 {
+		set = slices.DeleteFunc(slices.Clone(set), h.cookies.setBy)
+		if len(set) == 0 {
+			delete(header, "Set-Cookie")
+		} else {
+			header["Set-Cookie"] = set
+		}
+	}
+}
+
+// interim keeps of an interim (1xx) response what may pass: hints about what to load. Anything else waits for the final
+// response, whose headers are judged as a whole.
+func interim(header http.Header) {
+	for name := range header {
+		if name != "Link" {
+			delete(header, name)
+		}
+	}
+}
+
+// cookieNames are the cookies that are ours: the session's, and those of logins.
+type cookieNames struct {
+	session string
+	login   string // prefix
+}
+
+func newCookieNames(session string) cookieNames { return cookieNames{session, session + "-login-"} }
+
+func (c cookieNames) own(name string) bool {
+	return name == c.session || strings.HasPrefix(name, c.login)
+}
+
+// setBy says whether a Set-Cookie line sets a cookie of ours, or one that some browser might take for it: names that differ
+// in case, and a line without a name whose value begins with ours, which browsers send back as if it were the name.
+func (c cookieNames) setBy(line string) bool {
+	pair, _, _ := strings.Cut(line, ";")
+	name, value, found := strings.Cut(pair, "=")
+	name = strings.TrimSpace(name)
+	if !found {
+		value = name
+		name = ""
+	}
+	if name == "" {
+		name, _, _ = strings.Cut(strings.TrimSpace(value), "=")
+		name = strings.TrimSpace(name)
+	}
+	name = strings.ToLower(name)
+	return name == strings.ToLower(c.session) || strings.HasPrefix(name, strings.ToLower(c.login))
+}
+
+// values returns the values of the cookies of that name, as they were sent, and at most two of them: more than one is
+// believed as little as none.
+func cookieValues(header http.Header, name string) (values []string) {
+	for _, line := range header["Cookie"] {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			if n, v, ok := strings.Cut(strings.TrimLeft(pair, " \t"), "="); ok && n == name {
+				if values = append(values, strings.TrimRight(v, " \t")); len(values) == 2 {
+					return values
+				}
+			}
+		}
+	}
+	return values
+}
+
+// strip takes our cookies out of Cookie and leaves every other byte-identical and in its place.
+func (c cookieNames) strip(header http.Header) {
+	lines := header["Cookie"]
+	if len(lines) == 0 || !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, c.session) }) {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		var out strings.Builder
+		for pair := range strings.SplitSeq(line, ";") {
+			name, _, _ := strings.Cut(strings.TrimLeft(pair, " \t"), "=")
+			if c.own(strings.TrimRight(name, " \t")) {
+				continue
+			}
+			if out.Len() > 0 {
+				out.WriteByte(';')
+			} else {
+				pair = strings.TrimLeft(pair, " \t")
+			}
+			out.WriteString(pair)
+		}
+		if strings.TrimSpace(out.String()) != "" {
+			kept = append(kept, out.String())
+		}
+	}
+	if len(kept) == 0 {
+		delete(header, "Cookie")
+		return
+	}
+	header["Cookie"] = kept
+}

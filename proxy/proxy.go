@@ -1,0 +1,213 @@
+// Package proxy is the HTTP surface: it matches a route, authenticates, decides, and forwards with the identity or asks for a
+// login; and it serves the endpoints of the login itself.
+//
+// The request path is [Proxy.serve]: what happens to a request can be read there from top to bottom. Everything under the
+// prefix is ours and never reaches an upstream; everything else is judged by exactly one route. Handlers return errors, and
+// one function, [Proxy.fail], turns them into answers.
+//
+// A Proxy is immutable: another configuration is another Proxy.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"authproxy/assertion"
+	"authproxy/oidc"
+	"authproxy/policy"
+	"authproxy/proxy/pages"
+	"authproxy/session"
+)
+
+// Options are what a Proxy is made of. Fields without a comment about their zero value are required.
+type Options struct {
+	PublicURL *url.URL // scheme and canonical host; what users type
+	Prefix    string   // of our own endpoints, "/auth"; "" puts them at the root
+
+	Provider *oidc.RelyingParty
+	Sessions *session.Manager
+	Sealer   *session.Sealer // seals the login cookies
+	Signer   *assertion.Signer
+
+	Routes       []Route   // the first match wins
+	Default      *Upstream // of signed-in users where no route matches; nil: 404
+	Identity     Identity
+	SignInPage   bool     // anonymous navigations see a page first
+	Connections  []string // ways to sign in that /login passes on
+	StoreTokens  bool     // keep refresh tokens and renew what they renew
+	CookieDomain string   // other hosts under it share the session; "" is none
+
+	TrustedProxies  []netip.Prefix   // whose X-Forwarded-For, -Proto and -Host are believed
+	LoginsPerMinute int              // per client address; 0 is no limit
+	Now             func() time.Time // nil means time.Now
+	Log             *slog.Logger     // nil discards
+}
+
+// A Route says who may use a part of the paths, and where they lead.
+type Route struct {
+	Host            string // canonical; "" is that of PublicURL
+	Path            string // clean, decoded
+	Exact           bool   // only Path itself, not what is below it
+	Methods         []string
+	Policy          *policy.Policy
+	Upstream        *Upstream // nil: the default
+	StripPrefix     bool
+	Audience        string // of assertions; "": that of the upstream
+	Unauthenticated string // "login" or "401"; "": by kind of request
+	Timeout         time.Duration
+}
+
+// Identity says what upstreams get to know.
+type Identity struct {
+	Headers         []Header
+	Claims          []string // further claims in the assertion
+	OnlyGroups      []string // empty: all
+	StripForeign    bool
+	AssertionHeader string // "": no assertion
+	Audience        string // of assertions; "": the origin of the upstream
+	AccessToken     bool
+	Messages        *assertion.MessageSigner // nil: requests are not signed
+}
+
+// A Header is a request header made from a field or claim of the identity.
+type Header struct{ Name, Source string }
+
+// A Proxy is an http.Handler. It is safe for concurrent use.
+type Proxy struct {
+	opts      Options
+	now       func() time.Time
+	log       *slog.Logger
+	origin    string           // of PublicURL
+	hosts     map[string]*host // by canonical name
+	own       map[string]endpoint
+	cookies   cookieNames
+	hygiene   *hygiene
+	limiter   *limiter
+	consumed  *onceSet // states of finished logins
+	loggedOut *onceSet // logout tokens that were obeyed
+	renewals  *renewals
+}
+
+// A host is a name that requests may be for.
+type host struct {
+	public bool // that of PublicURL
+	origin string
+	routes []*route // then the fallback
+}
+
+// New returns a Proxy that is ready to serve.
+func New(opts Options) (*Proxy, error) {
+	if opts.PublicURL == nil || opts.Provider == nil || opts.Sessions == nil || opts.Sealer == nil || opts.Signer == nil {
+		return nil, errors.New("proxy: a required option is missing")
+	}
+	p := &Proxy{
+		opts: opts, now: opts.Now, log: opts.Log,
+		origin:   opts.PublicURL.Scheme + "://" + opts.PublicURL.Host,
+		hosts:    map[string]*host{},
+		cookies:  newCookieNames(opts.Sessions.Cookie().Name),
+		limiter:  newLimiter(opts.LoginsPerMinute),
+		consumed: newOnceSet(10_000), loggedOut: newOnceSet(10_000),
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	p.renewals = newRenewals(p)
+	var mapped []string
+	for _, h := range opts.Identity.Headers {
+		mapped = append(mapped, h.Name)
+	}
+	if opts.Identity.AssertionHeader != "" {
+		mapped = append(mapped, opts.Identity.AssertionHeader)
+	}
+	p.hygiene = newHygiene(mapped, opts.Identity.Messages != nil, opts.Identity.StripForeign, p.cookies)
+	p.own = p.endpoints()
+	if err := p.buildRoutes(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Run does the background work of p and returns when ctx has ended and the work under way is done.
+func (p *Proxy) Run(ctx context.Context) {
+	p.opts.Provider.Run(ctx)
+	p.renewals.wait()
+}
+
+// ServeHTTP implements http.Handler. Around the request path stand only the request log and the recovery from panics.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := p.begin(w, r)
+	defer p.end(x)
+	if err := p.serve(x); err != nil {
+		p.fail(x, err)
+	}
+}
+
+// serve is the request path.
+func (p *Proxy) serve(x *exchange) error {
+	t, err := p.locate(x)
+	if err != nil {
+		return err // no single reading, another host, an unclean path
+	}
+	if handle, ok := p.ownEndpoint(t.path); ok {
+		return handle(x)
+	}
+	rt, err := p.match(t, x.r.Method)
+	x.route = rt
+	if err != nil {
+		return err
+	}
+	who, err := p.authenticate(x)
+	if err != nil {
+		return err // a store failed; that is never "anonymous"
+	}
+	d := rt.policy.Decide(who.Identity, p.now())
+	x.decide(who, d)
+	switch {
+	case d.Allowed:
+		return p.forward(x, rt, who)
+	case d.Remedy != policy.None:
+		return p.challenge(x, rt, who, d) // to the login for browsers, 401 for programs
+	default:
+		return p.forbidden(who)
+	}
+}
+
+// locate gives the request its one reading: host and path, or an answer instead.
+func (p *Proxy) locate(x *exchange) (target, error) {
+	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace || x.r.RequestURI == "*" {
+		return target{}, &failure{page: pages.MethodNotAllowed(""), code: "method_not_allowed", header: [2]string{"Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}
+	}
+	if err := p.readForwarded(x); err != nil {
+		return target{}, p.badRequest(err)
+	}
+	t, err := p.readTarget(x.r, x.host)
+	x.target = t
+	if ambiguous := (*ambiguousError)(nil); errors.As(err, &ambiguous) {
+		return t, p.badRequest(err)
+	}
+	if _, known := p.hosts[t.host]; !known {
+		if !strings.HasPrefix(x.r.RequestURI, "/") {
+			return t, p.badRequest(errors.New("the request target is a URL of another host"))
+		}
+		if navigation(x.r) {
+			return t, &redirect{http.StatusPermanentRedirect, p.origin + t.uri(), "another host"}
+		}
+		return t, &failure{page: pages.WrongHost(p.origin + "/"), code: "wrong_host", reason: "another host"}
+	}
+	if unclean := (*uncleanError)(nil); errors.As(err, &unclean) {
+		if x.r.Method == http.MethodGet || x.r.Method == http.MethodHead {
+			return t, &redirect{http.StatusPermanentRedirect, unclean.clean, "unclean path"}
+		}
+		return t, p.badRequest(err)
+	}
+	return t, err
+}

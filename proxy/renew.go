@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"authproxy/oidc"
+	"authproxy/session"
+)
+
+// renewals renews the tokens of sessions in the background, before they expire: one renewal per session at a time, whatever
+// its requests do.
+type renewals struct {
+	p       *Proxy
+	flights singleflight.Group
+	running sync.WaitGroup
+}
+
+const (
+	renewalPatience = 15 * time.Second // longest that a renewal takes
+	renewalPause    = 10 * time.Second // between tries that the provider did not answer
+)
+
+func newRenewals(p *Proxy) *renewals { return &renewals{p: p} }
+
+func (r *renewals) wait() { r.running.Wait() }
+
+// renewAt is when tokens that expire at the given time are due: a minute before, or earlier in a short life.
+func renewAt(now, expiry time.Time) time.Time {
+	if expiry.IsZero() {
+		return time.Time{}
+	}
+	return expiry.Add(-min(time.Minute, expiry.Sub(now)/5))
+}
+
+// pausedUntil is the key under which a snapshot remembers when the next try may be.
+type pausedUntil struct{}
+
+// fresh sees to it that the visitor's tokens are renewed when they are due. The request does not wait for that, unless the
+// upstream is to get an access token that has expired.
+func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
+	s := who.session
+	now := r.p.now()
+	if s.RefreshToken == "" || !r.p.opts.StoreTokens || s.RenewAt.IsZero() || now.Before(s.RenewAt) {
+		return who, nil
+	}
+	if until, ok := s.Memo().Load(pausedUntil{}); ok && now.Before(until.(time.Time)) {
+		return who, nil
+	}
+	r.running.Add(1)
+	done := r.flights.DoChan(s.ID, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), renewalPatience) // no client's leaving ends it
+		defer cancel()
+		return nil, r.renew(ctx, who.value, s)
+	})
+	finished := make(chan error, 1)
+	go func() {
+		defer r.running.Done()
+		finished <- (<-done).Err
+	}()
+	if !r.p.opts.Identity.AccessToken || now.Before(s.AccessExpiry) {
+		return who, nil
+	}
+	select {
+	case <-finished:
+	case <-x.r.Context().Done():
+		return visitor{}, errClientGone
+	}
+	next, cookie, err := r.p.opts.Sessions.Find(x.r.Context(), who.value, true)
+	switch {
+	case errors.Is(err, session.ErrNone):
+		return anonymous, nil
+	case err != nil:
+		return visitor{}, r.p.storeFailure(err)
+	}
+	if cookie != nil {
+		x.setCookie(cookie)
+	}
+	return visitor{Identity: next.Identity, session: next, value: who.value}, nil
+}
+
+// renew renews the tokens of one session. The provider's word about the user is taken over; if it is about another user, or
+// the provider takes the refresh token back, the session ends. When the provider does not answer, the session goes on.
+func (r *renewals) renew(ctx context.Context, value string, asked *session.Session) error {
+	sessions := r.p.opts.Sessions
+	s, _, err := sessions.Find(ctx, value, false) // another request may have renewed it meanwhile
+	if err != nil || s.RefreshToken != asked.RefreshToken {
+		return err
+	}
+	tokens, err := r.p.opts.Provider.Refresh(ctx, s.RefreshToken, &oidc.Tokens{Identity: *s.Identity, Nonce: s.Nonce, SessionID: s.ProviderSID, SessionExpiry: s.Expires})
+	var invalid *oidc.Invalid
+	switch {
+	case err == nil:
+		_, err = sessions.Update(ctx, value, func(next *session.Session) { r.p.renewed(next, tokens) })
+		return r.report(s, err)
+	case errors.Is(err, oidc.ErrInvalidGrant):
+		if s, _, again := sessions.Find(ctx, value, false); again != nil || s.RefreshToken != asked.RefreshToken {
+			return again
+		}
+	case errors.As(err, &invalid) && (invalid.Reason == "subject" || invalid.Reason == "issuer"):
+	default:
+		s.Memo().Store(pausedUntil{}, r.p.now().Add(renewalPause))
+		return r.report(s, err)
+	}
+	if ended := sessions.End(ctx, session.Selector{ID: s.ID}); ended != nil {
+		err = errors.Join(err, ended)
+	}
+	return r.report(s, fmt.Errorf("the session ends: %w", err))
+}
+
+// renewed takes over what a renewal brought.
+func (p *Proxy) renewed(s *session.Session, t *oidc.Tokens) {
+	who := t.Identity
+	s.Identity = &who
+	s.RefreshToken = t.RefreshToken
+	s.AccessExpiry = t.AccessExpiry
+	s.RenewAt = renewAt(p.now(), t.AccessExpiry)
+	if p.opts.Identity.AccessToken {
+		s.AccessToken = t.AccessToken
+	}
+	if !t.SessionExpiry.IsZero() && t.SessionExpiry.Before(s.Expires) {
+		s.Expires = t.SessionExpiry
+	}
+}
+
+// report logs what no request is there to log.
+func (r *renewals) report(s *session.Session, err error) error {
+	if err != nil {
+		r.p.log.Warn("tokens were not renewed", keySubject, s.Identity.Subject, keyError, err.Error())
+	}
+	return err
+}
+
+// revoke takes the refresh token of an ended session back at the provider, in the background: a logout does not wait.
+func (r *renewals) revoke(s *session.Session) {
+	if s.RefreshToken == "" {
+		return
+	}
+	r.running.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := r.p.opts.Provider.Revoke(ctx, s.RefreshToken); err != nil {
+			r.p.log.Warn("a refresh token was not revoked", keySubject, s.Identity.Subject, keyError, err.Error())
+		}
+	})
+}

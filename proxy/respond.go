@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"authproxy/proxy/pages"
+)
+
+// A failure is an error that says how to answer: with its page for people and as JSON for programs. The cause goes into the
+// log only.
+type failure struct {
+	page    pages.Error // its Status is the answer's
+	code    string      // of the JSON answer
+	reason  string      // for the log; "" means code
+	cause   error       // for the log; may be nil
+	retry   time.Duration
+	header  [2]string         // one more header, or none
+	details map[string]string // further members of the JSON answer
+	json    bool              // never as a page
+}
+
+func (f *failure) Error() string {
+	if f.cause != nil {
+		return f.cause.Error()
+	}
+	return f.code
+}
+
+func (f *failure) Unwrap() error { return f.cause }
+
+// A redirect is an error as well: the request goes no further.
+type redirect struct {
+	status   int
+	location string
+	reason   string
+}
+
+func (r *redirect) Error() string { return r.reason }
+
+// fail turns an error into the answer, and is the only place that does.
+func (p *Proxy) fail(x *exchange, err error) {
+	var to *redirect
+	if errors.As(err, &to) {
+		if x.reason == "" {
+			x.reason = to.reason
+		}
+		p.redirect(x, to.status, to.location)
+		return
+	}
+	var f *failure
+	if !errors.As(err, &f) { // a bug: what can fail says how to answer
+		f = &failure{page: pages.Internal(p.home()), code: "internal_error", cause: err}
+	}
+	if x.reason == "" || f.reason != "" {
+		if x.reason = f.reason; x.reason == "" {
+			x.reason = f.code
+		}
+	}
+	if x.err == nil {
+		x.err = f.cause
+	}
+	h := x.w.Header()
+	if f.header[0] != "" {
+		h.Set(f.header[0], f.header[1])
+	}
+	if f.retry > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(max(f.retry, time.Second)/time.Second)))
+	}
+	if wantsPage(x.r) && !f.json {
+		page := f.page
+		page.Host, page.RequestID = p.opts.PublicURL.Host, x.id
+		p.page(x, page.Status, page)
+		return
+	}
+	body := map[string]string{"error": f.code, "message": f.page.Message, "request_id": x.id}
+	for k, v := range f.details {
+		body[k] = v
+	}
+	p.json(x, f.page.Status, body)
+}
+
+// page answers with a page.
+func (p *Proxy) page(x *exchange, status int, page pages.Page) {
+	p.setCookies(x)
+	pages.Write(x.w, x.r, status, page)
+}
+
+// json answers with JSON that nobody stores.
+func (p *Proxy) json(x *exchange, status int, v any) {
+	p.setCookies(x)
+	body, err := json.Marshal(v)
+	if err != nil { // a claim that JSON cannot say: not after decoding it from JSON
+		status, body = http.StatusInternalServerError, []byte(`{"error":"internal_error"}`)
+		x.err = err
+	}
+	h := x.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	x.w.WriteHeader(status)
+	if x.r.Method != http.MethodHead {
+		x.w.Write(append(body, '\n'))
+	}
+}
+
+// redirect answers with a redirect that nobody stores.
+func (p *Proxy) redirect(x *exchange, status int, location string) {
+	p.setCookies(x)
+	h := x.w.Header()
+	h.Set("Location", location)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	x.w.WriteHeader(status)
+}
+
+// setCookies writes the cookies of this exchange into the head of our own answer.
+func (p *Proxy) setCookies(x *exchange) {
+	for _, c := range x.cookies {
+		x.w.Header().Add("Set-Cookie", c.String())
+	}
+	x.cookies = nil
+}
+
+// setCookie sets a cookie with the answer; of several with one name the last counts.
+func (x *exchange) setCookie(c *http.Cookie) {
+	for i := range x.cookies {
+		if x.cookies[i].Name == c.Name && x.cookies[i].Domain == c.Domain {
+			x.cookies[i] = c
+			return
+		}
+	}
+	x.cookies = append(x.cookies, c)
+}
+
+// home is where our own pages lead back to.
+func (p *Proxy) home() string { return p.opts.Prefix + "/" }
+
+func (p *Proxy) badRequest(cause error) error {
+	return &failure{page: pages.BadRequest("/"), code: "bad_request", reason: cause.Error()}
+}
+
+func (p *Proxy) notFound() error {
+	return &failure{page: pages.NotFound(p.home()), code: "not_found", reason: "not one of our endpoints"}
+}
+
+// navigation says whether a browser asks for a page that it will show, so that a redirect to a login makes sense.
+func navigation(r *http.Request) bool {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || r.Header.Get("Upgrade") != "" || prefetch(r.Header) {
+		return false
+	}
+	return wantsPage(r)
+}
+
+// prefetch says whether a browser fetches what its user may never look at.
+func prefetch(h http.Header) bool {
+	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Moz", "X-Purpose"} {
+		v := strings.ToLower(h.Get(name))
+		if strings.Contains(v, "prefetch") || strings.Contains(v, "prerender") || strings.Contains(v, "preview") {
+			return true
+		}
+	}
+	return false
+}
+
+// wantsPage says whether the answer is for a person's eyes: Sec-Fetch-Mode tells (W3C Fetch Metadata), and Accept where a
+// browser does not send it.
+func wantsPage(r *http.Request) bool {
+	h := r.Header
+	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	if h.Get("Sec-Fetch-Dest") != "" || h.Get("Sec-Fetch-Site") != "" || h.Get("X-Requested-With") != "" {
+		return false
+	}
+	return strings.Contains(h.Get("Accept"), "text/html")
+}
