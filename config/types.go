@@ -115,17 +115,17 @@ type Redis struct {
 
 // An Upstream is an app behind us.
 type Upstream struct {
-	URL                *url.URL // scheme http, https, h2c or unix; for unix, Path is the socket's path
+	URL                *url.URL // scheme http, https, h2c or unix; Path is that of the socket, or what stands before each request's path ("" or like "/app")
 	CAs                *x509.CertPool
 	Timeout            time.Duration // for the response's header
-	PreserveHost       bool
+	PreserveHost       bool          // send the host that the user typed
 	InsecureSkipVerify bool
 }
 
 // A Route says who may use a part of the paths, and where they lead.
 type Route struct {
 	Line            int    // in the file
-	Host            string // lower case; "" is the host of public_url
+	Host            string // lower case, without a port; "" is every host that we serve
 	Path            string // clean, decoded, begins with "/", no trailing slash but for "/" itself
 	Exact           bool
 	Methods         []string  // empty: all
@@ -186,7 +186,7 @@ type MessageSignature struct {
 // Bearer says which access tokens are credentials.
 type Bearer struct {
 	Issuers  []string // empty: the provider
-	Audience string
+	Audience string   // that of the provider when the key is absent
 }
 
 // AppToken is the token of our own for the app's pages.
@@ -201,7 +201,7 @@ type ForwardAuth struct {
 	Trust        []netip.Prefix // loopback is always trusted
 	TrustUnix    bool
 	SharedSecret string
-	Domains      []string
+	Domains      []string // host names in lower case; empty: the host of public_url
 	GRPCListen   Addr
 }
 

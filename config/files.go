@@ -1,0 +1,100 @@
+package config
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+)
+
+// filePath accepts a path and makes it relative to the file's directory.
+func (l *loader) filePath(text string) (string, *fault) {
+	if _, f := nonEmpty(text); f != nil {
+		return "", f
+	}
+	return l.path(text), nil
+}
+
+// contents reads the file that a value names.
+func (l *loader) contents(name string) ([]byte, *fault) {
+	if _, f := nonEmpty(name); f != nil {
+		return nil, f
+	}
+	b, err := readFile(l.path(name), maxFile)
+	if err != nil {
+		return nil, &fault{problem: "cannot be read: " + err.Error(), hint: "check the path and that this user may read the file"}
+	}
+	return b, nil
+}
+
+// roots reads certificates that are trusted beside those of the system.
+func (l *loader) roots(name string) (*x509.CertPool, *fault) {
+	b, f := l.contents(name)
+	if f != nil {
+		return nil, f
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, &fault{problem: "holds no certificate", hint: "name a PEM file with BEGIN CERTIFICATE"}
+	}
+	return pool, nil
+}
+
+// privateKey reads the key of private_key_jwt: RSA of at least 2048 bits, ECDSA or Ed25519.
+func (l *loader) privateKey(name string) (crypto.Signer, *fault) {
+	b, f := l.contents(name)
+	if f != nil {
+		return nil, f
+	}
+	k := parsePrivateKey(b)
+	switch k := k.(type) {
+	case *rsa.PrivateKey:
+		if k.N.BitLen() >= 2048 { // RFC 7518 §3.3
+			return k, nil
+		}
+	case *ecdsa.PrivateKey, ed25519.PrivateKey:
+		return k, nil
+	}
+	return nil, &fault{problem: "holds no private key that can be used", hint: "name a PEM file with an unencrypted RSA key of at least 2048 bits, an ECDSA or an Ed25519 key"}
+}
+
+// signingKey reads a key of our own.
+func (l *loader) signingKey(name string) (*ecdsa.PrivateKey, *fault) {
+	b, f := l.contents(name)
+	if f != nil {
+		return nil, f
+	}
+	k, ok := parsePrivateKey(b).(*ecdsa.PrivateKey)
+	if !ok || k.Curve != elliptic.P256() {
+		return nil, &fault{problem: "holds no P-256 private key", hint: "name an unencrypted PEM file as openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 writes it"}
+	}
+	return k, nil
+}
+
+// parsePrivateKey returns the first private key among the PEM blocks in b, in PKCS #8, SEC 1 or PKCS #1, or nil.
+func parsePrivateKey(b []byte) crypto.Signer {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if !strings.HasSuffix(block.Type, "PRIVATE KEY") { // such as EC PARAMETERS, which openssl writes first
+			continue
+		}
+		if k, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			s, _ := k.(crypto.Signer)
+			return s
+		}
+		if k, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
+			return k
+		}
+		if k, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+			return k
+		}
+		return nil
+	}
+	return nil
+}

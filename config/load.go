@@ -1,0 +1,168 @@
+// Package config turns config.yaml into checked plain values, or into every mistake that it holds.
+//
+//	c, err := config.Load("config.yaml", nil)
+//	if err != nil {
+//		fmt.Fprintln(os.Stderr, err) // all mistakes, each with line, key and hint
+//	}
+//
+// A [Config] keeps every rule that can be checked without the network: defaults are filled in, files that it names have
+// been read and parsed, and keys that depend on each other agree. It promises nothing about what others say: that the
+// provider exists, that the client secret is right, that an upstream answers.
+//
+// The schema is one table in schema.go; rules of a single value are the functions in values.go, rules between keys are in
+// validate.go, and routes.go finds routes that can never match.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+const (
+	maxConfig = 1 << 20   // bytes of a configuration file
+	maxFile   = 256 << 10 // bytes of a file that the configuration names
+)
+
+// Load reads a configuration file. It returns a complete Config, or as [Mistakes] everything that is wrong with the file.
+// References such as ${NAME} are looked up with getenv; nil means [os.LookupEnv]. Relative paths in the file are relative
+// to its directory.
+func Load(file string, getenv func(string) (string, bool)) (*Config, error) {
+	text, err := readFile(file, maxConfig)
+	if err != nil {
+		return nil, Mistakes{{File: file, Line: 1, Key: fileKey, Problem: "cannot be read: " + err.Error(),
+			Hint: "name a readable file with -config FILE or in $AUTHPROXY_CONFIG"}}
+	}
+	return Parse(file, text, getenv)
+}
+
+// Parse does what [Load] does with a text in the place of the file's; name stands for the file's name, in mistakes and
+// where relative paths begin.
+func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Config, error) {
+	if getenv == nil {
+		getenv = os.LookupEnv
+	}
+	l := &loader{file: name, getenv: getenv, lines: map[string]int{"": 1}, texts: map[string]string{}, broken: map[string]bool{}}
+	c := defaults()
+	c.File = name
+	if root := l.parse(text); root != nil {
+		l.mapping("", root, l.schema(c))
+		l.validate(c)
+	}
+	if len(l.mistakes) > 0 {
+		l.mistakes.sort()
+		return nil, l.mistakes
+	}
+	l.warnings.sort()
+	c.Warnings = l.warnings
+	return c, nil
+}
+
+// fileKey stands for a key in mistakes about the file as a whole.
+const fileKey = "(file)"
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// parse returns the root of the only document in text, or nil after reporting why there is none.
+func (l *loader) parse(text []byte) *yaml.Node {
+	if len(text) > maxConfig {
+		l.mistakeIn(1, fileKey, "is larger than 1 MiB", "remove what does not belong in a configuration")
+		return nil
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	var document, second yaml.Node
+	err := d.Decode(&document)
+	if errors.Is(err, io.EOF) {
+		return &yaml.Node{Kind: yaml.MappingNode, Line: 1}
+	}
+	if err == nil {
+		if err = d.Decode(&second); err == nil {
+			l.mistakeIn(second.Content[0].Line, fileKey, "a second YAML document begins here", "keep one document: remove the line --- and what belongs to the other")
+			return nil
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		l.syntax(text, err)
+		return nil
+	}
+	root := document.Content[0]
+	if isNull(root) {
+		return &yaml.Node{Kind: yaml.MappingNode, Line: 1}
+	}
+	if !l.usable(fileKey, root) {
+		return nil
+	}
+	if root.Kind != yaml.MappingNode {
+		l.mistakeIn(root.Line, fileKey, "is "+kind(root)+", expected a mapping", "begin with lines such as public_url: https://app.example.com")
+		return nil
+	}
+	return root
+}
+
+// syntax reports an error of the YAML parser.
+func (l *loader) syntax(text []byte, err error) {
+	problem := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 1
+	if m := yamlLine.FindStringSubmatch(problem); m != nil {
+		problem = problem[len(m[0]):]
+		line, _ = strconv.Atoi(m[1])
+	}
+	line = max(1, line)
+	around := ""
+	if lines := strings.Split(string(text), "\n"); line <= len(lines) {
+		around = strings.Join(lines[max(0, line-2):line], "\n")
+	}
+	hint := "correct this line or the one above: indent evenly with spaces, and put text that holds : # [ ] { } in quotes"
+	switch {
+	case strings.Contains(problem, "anchor"): // the parser's text quotes the name, which may be a secret that begins with *
+		problem = "a value that begins with * refers to nothing"
+		hint = "put values that begin with * in quotes"
+	case strings.Contains(around, "\t"):
+		hint = "indent with spaces instead of tabs"
+	case strings.Contains(around, "${"):
+		hint = `inside [ ] and { } put values with references in quotes: "${NAME}"`
+	}
+	l.mistakeIn(line, fileKey, "is not YAML: "+problem, hint)
+}
+
+// path makes a path in the file relative to the file's directory.
+func (l *loader) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(l.file), name)
+}
+
+// readFile reads a file of at most limit bytes. Its error says why it could not, without the name.
+func readFile(name string, limit int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, reason(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, reason(err)
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("it is larger than %d KiB", limit>>10)
+	}
+	return b, nil
+}
+
+// reason is an error of package os without the operation and the path.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}

@@ -1,0 +1,176 @@
+package config
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// routes checks what routes say, and that each of them can match.
+func (l *loader) routes(c *Config) {
+	if len(c.Routes) == 0 && c.Upstream == nil && c.ForwardAuth == nil && l.sound("upstream", "routes", "forward_auth") {
+		l.mistake("upstream", "is missing, and there are no routes: nothing to proxy", "write where the app is, such as upstream: http://127.0.0.1:5000")
+	}
+	l.skipVerify("upstream", c.Upstream)
+	for i := range c.Routes {
+		at, r := element("routes", i), &c.Routes[i]
+		r.Line = l.line(at)
+		l.skipVerify(at+".upstream", r.Upstream)
+		if r.Upstream == nil && c.Upstream == nil && c.ForwardAuth == nil && l.sound(at, "upstream", "forward_auth") {
+			l.mistake(at+".upstream", "is missing, and there is none for all routes", "write where the route leads, such as upstream: http://127.0.0.1:5000, here or at the top")
+		}
+		if r.StripPrefix && r.Path == "/" {
+			l.mistake(at+".strip_prefix", "has nothing to strip from the path /", "remove strip_prefix")
+		}
+		l.admitted(at, r, &c.Identity)
+	}
+	l.unreachable(c)
+}
+
+// skipVerify makes known that the certificate of an upstream is not looked at.
+func (l *loader) skipVerify(at string, u *Upstream) {
+	if u != nil && u.InsecureSkipVerify {
+		l.warn(at+".insecure_skip_verify", "lets anybody on the way to the upstream read and change requests", "name the upstream's CA in ca_file instead")
+	}
+}
+
+// admitted checks that what the route asks of users can decide anything.
+func (l *loader) admitted(at string, r *Route, id *Identity) {
+	if r.Anyone {
+		for _, name := range []string{"max_auth_age", "acr", "unauthenticated"} {
+			if l.given(at + "." + name) {
+				l.mistake(at+"."+name, "is never asked for: the route allows anyone", "remove it, or write allow: signed_in")
+			}
+		}
+	}
+	for i, a := range r.Allow {
+		at := element(at+".allow", i)
+		if !l.sound(at) {
+			continue
+		}
+		mails := len(a.Emails) + len(a.EmailDomains)
+		switch {
+		case mails+len(a.Groups)+len(a.Subjects)+len(a.Permissions)+len(a.Scopes)+len(a.Organizations)+len(a.Claims) == 0:
+			l.mistake(at, "holds no key that decides", "write at least one of groups, emails, email_domains, subjects, permissions, scopes, claims, organizations; allow: signed_in for every user")
+		case a.UnverifiedEmail && mails == 0:
+			l.mistake(at+".unverified_email", "is there without emails or email_domains", "remove it")
+		}
+		for _, claim := range a.Claims {
+			if l.sound("identity.claims") {
+				l.known(joinKey(at+".claims", claim.Name), claim.Name, fmt.Sprintf("%q", cut(claim.Name, 60)), id)
+			}
+		}
+	}
+}
+
+// ownEndpoints are what lies under the prefix. They matter when the prefix is "/": otherwise all below it is ours.
+var ownEndpoints = []string{"/login", "/signup", "/callback", "/logout", "/me", "/token", "/handoff", "/backchannel-logout", "/jwks.json", "/sessions", "/verify"}
+
+// isOwn reports whether requests for the path p never get to routes.
+func isOwn(prefix, p string) bool {
+	if prefix == "" {
+		return slices.Contains(ownEndpoints, p) || strings.HasPrefix(p, "/verify/")
+	}
+	return within(p, prefix)
+}
+
+// within reports whether the clean path p is tree or lies below it, by segments.
+func within(p, tree string) bool {
+	return tree == "/" || p == tree || strings.HasPrefix(p, tree+"/")
+}
+
+// unreachable reports routes that can never match: our own endpoints are there, or earlier routes match first whatever
+// the host and the method. Such a route looks like a protection and is none.
+func (l *loader) unreachable(c *Config) {
+	hosts := everyHost(c)
+	at := map[string][]int{} // indexes of the routes so far by their path
+	for i := range c.Routes {
+		r, key := &c.Routes[i], element("routes", i)
+		if r.Path == "" || !l.sound(key+".exact", key+".host", key+".methods") {
+			continue
+		}
+		if l.sound("prefix") && isOwn(c.Prefix, r.Path) {
+			l.mistake(key, "can never match: our own endpoints are there", "choose another prefix for them, or another path for the route")
+			continue
+		}
+		if by := coveredBy(c.Routes, earlier(at, r.Path), i, hosts); by != nil {
+			l.mistake(key, "can never match: "+name(c.Routes, by)+" first", fmt.Sprintf("put it above routes[%d], or remove it", by[0]))
+			continue
+		}
+		at[r.Path] = append(at[r.Path], i)
+	}
+}
+
+// everyHost is the hosts that requests are accepted for, which a route without a host is for.
+func everyHost(c *Config) []string {
+	var hosts []string
+	if c.PublicURL != nil {
+		hosts = append(hosts, c.PublicURL.Hostname())
+	}
+	for _, r := range c.Routes {
+		if r.Host != "" {
+			hosts = append(hosts, r.Host)
+		}
+	}
+	if c.ForwardAuth != nil {
+		hosts = append(hosts, c.ForwardAuth.Domains...)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// earlier is the routes of the absolute path p and of those above it, in their order.
+func earlier(at map[string][]int, p string) []int {
+	all := slices.Clone(at[p])
+	for p != "/" {
+		p = path.Dir(p)
+		all = append(all, at[p]...)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// coveredBy returns those of the candidates that match, between them, each request that routes[i] would match; nil when
+// they do not. Several routes can cover hosts and methods between them. Paths they cannot: a tree of paths has no end, so
+// that one route has to cover all of it.
+func coveredBy(routes []Route, candidates []int, i int, hosts []string) (by []int) {
+	r := &routes[i]
+	candidates = slices.DeleteFunc(candidates, func(j int) bool {
+		e := &routes[j]
+		return e.Exact && (!r.Exact || e.Path != r.Path)
+	})
+	if r.Host != "" {
+		hosts = []string{r.Host}
+	}
+	methods := r.Methods
+	if len(methods) == 0 {
+		methods = []string{""} // stands for a method that no route names
+	}
+	for _, host := range hosts {
+		for _, m := range methods {
+			first := slices.IndexFunc(candidates, func(j int) bool {
+				e := &routes[j]
+				return (e.Host == "" || e.Host == host) && (len(e.Methods) == 0 || slices.Contains(e.Methods, m))
+			})
+			if first < 0 {
+				return nil
+			}
+			by = append(by, candidates[first])
+		}
+	}
+	slices.Sort(by)
+	return slices.Compact(by)
+}
+
+// name names routes with their lines, as the subject of "matches" or "match".
+func name(routes []Route, which []int) string {
+	var names []string
+	for _, i := range which {
+		names = append(names, fmt.Sprintf("routes[%d] (line %d)", i, routes[i].Line))
+	}
+	if len(names) == 1 {
+		return names[0] + " matches"
+	}
+	return strings.Join(names, " and ") + " match"
+}
