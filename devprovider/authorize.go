@@ -285,13 +285,14 @@ func (p *Provider) begin(x *exchange, a authRequest) {
 	x.redirect(http.StatusFound, p.opts.Issuer+page+"?state="+id)
 }
 
-// transaction finds the login in progress that a page belongs to. When there is none it has answered with a way out and returns nil.
-func (p *Provider) transaction(x *exchange) (string, *transaction) {
+// transaction finds the login in progress of this browser. When there is none it has answered with a way out and returns nil.
+// Looking at a form is possible for clients that keep no cookies; sending it is not.
+func (p *Provider) transaction(x *exchange, look bool) (string, *transaction) {
 	id := x.r.Form.Get("state")
 	c, err := x.r.Cookie(browserCookie)
 	p.mu.Lock()
 	t, found := p.transactions.get(id, x.now)
-	usable := found && !t.done && err == nil && equal(c.Value, t.browser)
+	usable := found && !t.done && (err == nil && equal(c.Value, t.browser) || err != nil && look)
 	p.mu.Unlock()
 	switch {
 	case usable:
@@ -323,7 +324,7 @@ func (p *Provider) proved(x *exchange, id string, u User) {
 
 // resume completes a login.
 func (p *Provider) resume(x *exchange) {
-	id, t := p.transaction(x)
+	id, t := p.transaction(x, false)
 	if t == nil {
 		return
 	}

@@ -70,7 +70,7 @@ func (p *Provider) style(x *exchange) {
 
 // form finds the login that a page belongs to. For a POST the form must come from our page. When it returns nil, it has answered.
 func (p *Provider) form(x *exchange) (string, *transaction) {
-	id, t := p.transaction(x)
+	id, t := p.transaction(x, x.r.Method == http.MethodGet)
 	if t != nil && x.r.Method == http.MethodPost && !equal(x.r.PostForm.Get("csrf"), t.csrf) {
 		x.fail(http.StatusForbidden, "Start again", "This form did not come from our page. Go back to the application and log in from there.")
 		return "", nil
