@@ -95,7 +95,7 @@ func (l *loader) unreachable(c *Config) {
 			continue
 		}
 		if by := coveredBy(c.Routes, earlier(at, r.Path), i, hosts); by != nil {
-			l.mistake(key, "can never match: "+name(c.Routes, by)+" first", fmt.Sprintf("put it above routes[%d], or remove it", by[0]))
+			l.mistake(key, "can never match: "+describe(c.Routes, by)+" first", fmt.Sprintf("put it above routes[%d], or remove it", by[0]))
 			continue
 		}
 		at[r.Path] = append(at[r.Path], i)
@@ -163,8 +163,8 @@ func coveredBy(routes []Route, candidates []int, i int, hosts []string) (by []in
 	return slices.Compact(by)
 }
 
-// name names routes with their lines, as the subject of "matches" or "match".
-func name(routes []Route, which []int) string {
+// describe names routes with their lines, as the subject of "matches" or "match".
+func describe(routes []Route, which []int) string {
 	var names []string
 	for _, i := range which {
 		names = append(names, fmt.Sprintf("routes[%d] (line %d)", i, routes[i].Line))

@@ -115,7 +115,7 @@ type Redis struct {
 
 // An Upstream is an app behind us.
 type Upstream struct {
-	URL                *url.URL // scheme http, https, h2c or unix; Path is that of the socket, or what stands before each request's path ("" or like "/app")
+	URL                *url.URL // scheme http, https, h2c or unix; for unix, Path is the socket's path, otherwise it is ""
 	CAs                *x509.CertPool
 	Timeout            time.Duration // for the response's header
 	PreserveHost       bool          // send the host that the user typed

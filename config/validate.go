@@ -16,7 +16,7 @@ func (l *loader) validate(c *Config) {
 	l.provider(&c.Provider)
 	l.session(c)
 	l.identity(&c.Identity)
-	l.appsAndClients(c)
+	l.bearer(c)
 	l.forwardAuth(c)
 	l.hosts(c)
 	l.routes(c)
@@ -231,8 +231,8 @@ func (l *loader) known(at, name, what string, id *Identity) {
 	l.mistake(at, what+" is neither a field nor in identity.claims, so that nobody has it", hint)
 }
 
-// appsAndClients checks bearer tokens.
-func (l *loader) appsAndClients(c *Config) {
+// bearer checks that access tokens must be for us (RFC 9068 §4).
+func (l *loader) bearer(c *Config) {
 	if c.Bearer == nil || !l.sound("bearer", "provider.audience") || c.Bearer.Audience != "" {
 		return
 	}

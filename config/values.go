@@ -176,7 +176,7 @@ func hostAndPort(text string) (string, *fault) {
 
 func isPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
-	return err == nil && n > 0
+	return err == nil && n > 0 && s[0] != '0'
 }
 
 func isIP(host string) bool {
@@ -263,7 +263,7 @@ func issuer(text string) (string, *fault) {
 	return text, nil
 }
 
-// upstreamURL accepts where an app is: http, https or h2c with host and perhaps a path, or unix:/path.
+// upstreamURL accepts where an app is: http, https or h2c with a host, or unix:/path.
 func upstreamURL(text string) (*url.URL, *fault) {
 	if socket, ok := strings.CutPrefix(text, "unix:"); ok {
 		name, f := socketPath(socket)
@@ -276,10 +276,11 @@ func upstreamURL(text string) (*url.URL, *fault) {
 		}
 		return nil, f
 	}
-	u.Path = strings.TrimSuffix(u.Path, "/")
-	if u.Path != "" && path.Clean(u.Path) != u.Path || strings.ContainsAny(text, `%;\`) {
-		return nil, &fault{problem: "has a path with dot segments, empty segments or escapes", hint: "write a plain path such as http://127.0.0.1:5000/app, or none"}
+	if u.Path != "" && u.Path != "/" {
+		return nil, &fault{problem: "has a path", hint: "write scheme and host only: the upstream gets the path that users ask for, without that of the route with strip_prefix",
+			better: u.Scheme + "://" + u.Host}
 	}
+	u.Path = ""
 	return u, nil
 }
 
