@@ -46,7 +46,7 @@ func DemoUsers() []User {
 			Groups: []string{"staff"}, Permissions: []string{"read:items"},
 		},
 		{
-			Username: "zoë", Subject: "auth0|zoë fröhlich", Note: "a name beyond ASCII",
+			Username: "zoë", Subject: "auth0|zoe frohlich", Note: "a name beyond ASCII",
 			Claims: profile("Zoë Fröhlich 🦊", "zoë", email("zoe@example.com", true)), Groups: []string{"staff", "Ärzte, Praxis"},
 		},
 		{

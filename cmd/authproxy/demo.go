@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"authproxy/config"
@@ -78,7 +79,9 @@ func demoURL(address string) (string, error) {
 
 func demo(e *environment, address, publicURL string) error {
 	secret := rand.Text()
-	users := devprovider.DemoUsers()
+	users := slices.DeleteFunc(devprovider.DemoUsers(), func(u devprovider.User) bool {
+		return u.Username == "big" || u.Username == "case" // they are there to make logins fail
+	})
 	provider, err := devprovider.Start(devprovider.Options{
 		Clients: []devprovider.Client{{ID: "demo", Name: "authproxy demo", Secret: secret, AuthMethod: "post", Callbacks: []string{publicURL + "/auth/callback"},
 			LogoutURLs: []string{publicURL + "/auth/"}, BackchannelURL: "http://" + address + "/auth/backchannel-logout"}},
