@@ -85,13 +85,6 @@ func (p *Proxy) rewrite(x *exchange, rt *route, ident *outgoing, websocket bool,
 	if rt.strip > 0 {
 		path, raw = withoutSegments(path, rt.strip), withoutSegments(raw, rt.strip)
 	}
-	if u.base != "" {
-		base, err := url.PathUnescape(u.base)
-		if err != nil {
-			return err
-		}
-		path, raw = base+path, u.base+raw
-	}
 	// The query stays as it came: parsing it and encoding it again would lose what Go does not understand.
 	out.URL = &url.URL{Scheme: u.scheme, Host: u.host, Path: path, RawPath: raw, RawQuery: t.query, ForceQuery: t.bare}
 	out.Host = u.host

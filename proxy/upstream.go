@@ -14,7 +14,7 @@ import (
 
 // An Upstream is an app behind us.
 type Upstream struct {
-	URL                *url.URL // http, https, h2c, or unix with the socket's path
+	URL                *url.URL // http, https, h2c, without a path; or unix with the socket's path
 	CAs                *x509.CertPool
 	Timeout            time.Duration // for the response's header; 0 is none
 	PreserveHost       bool
@@ -27,7 +27,6 @@ type upstream struct {
 	scheme    string // of requests: http or https
 	host      string // of requests
 	origin    string // the default audience of assertions
-	base      string // escaped path prefix, without a trailing slash
 	transport *http.Transport
 	upgrades  *http.Transport // for WebSocket, which is HTTP/1.1 (RFC 6455)
 }
@@ -67,19 +66,9 @@ func newUpstream(conf *Upstream) (*upstream, error) {
 	default:
 		return nil, fmt.Errorf("upstream %s: its scheme is none of http, https, h2c and unix", conf.URL)
 	}
-	if u.scheme == conf.URL.Scheme {
-		u.base = trimSlash(conf.URL.EscapedPath())
-	}
 	u.transport = t
 	u.upgrades = u.overHTTP1()
 	return u, nil
-}
-
-func trimSlash(path string) string {
-	for len(path) > 0 && path[len(path)-1] == '/' {
-		path = path[:len(path)-1]
-	}
-	return path
 }
 
 func (u *upstream) overHTTP1() *http.Transport {
