@@ -319,7 +319,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"listen without colon", "listen: 8080", "listen", `":8080"`},
 		{"listen on a relative socket", "listen: unix:run/x", "listen", "unix:/path"},
 		{"listen on a path too long for a socket", "listen: unix:/" + strings.Repeat("a", 107), "listen", "107"},
-		{"two listeners on one address", "listen: 127.0.0.1:9090", "admin.listen", "same address"},
+		{"two listeners on one address", "listen: 127.0.0.1:9090", "admin.listen", "already in use"},
 		{"prefix without slash", "prefix: auth", "prefix", "write /auth"},
 		{"prefix with a slash at the end", "prefix: /auth/", "prefix", "write /auth"},
 		{"prefix with an escape", "prefix: /a%20b", "prefix", "plain path"},

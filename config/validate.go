@@ -47,7 +47,7 @@ func (l *loader) listeners(c *Config) {
 	for i, b := range places {
 		for _, a := range places[:i] {
 			if l.sound(a.key, b.key) && b.addr.Network != "" && a.addr == b.addr && !strings.HasSuffix(b.addr.Address, ":0") {
-				l.mistake(b.key, "is the same address as "+a.key, "choose another port or path")
+				l.mistake(b.key, "is an address already in use: that of "+a.key, "choose another port or path")
 			}
 		}
 	}

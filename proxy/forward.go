@@ -21,7 +21,7 @@ import (
 
 // forward sends the request to the route's upstream, with what it shall know about the visitor.
 func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
-	websocket, err := p.upgrade(x, rt, who)
+	websocket, err := p.upgrade(x, who)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (p *Proxy) answer(x *exchange, who visitor, h http.Header) {
 
 // upgrade says whether the request is a WebSocket handshake that may pass. A page of another site may not make one with the
 // user's cookie (RFC 6455 §10.2). Other upgrades are not passed on: the request goes as an ordinary one.
-func (p *Proxy) upgrade(x *exchange, rt *route, who visitor) (websocket bool, err error) {
+func (p *Proxy) upgrade(x *exchange, who visitor) (websocket bool, err error) {
 	r := x.r
 	if r.Header["Upgrade"] == nil {
 		return false, nil
@@ -166,7 +166,7 @@ func (p *Proxy) upgrade(x *exchange, rt *route, who visitor) (websocket bool, er
 		return false, p.badRequest(errors.New("a WebSocket handshake with a body"))
 	}
 	switch origins := r.Header["Origin"]; {
-	case len(origins) == 1 && (origins[0] == p.origin || origins[0] == rt.origin):
+	case len(origins) == 1 && (origins[0] == p.origin || origins[0] == p.hosts[x.target.host].origin):
 	case len(origins) == 0 && who.session == nil: // no browser, and no cookie that a browser could have lent
 	default:
 		return false, &failure{page: pages.CrossSite(p.home()), code: "wrong_origin", reason: "a WebSocket of another origin"}

@@ -51,7 +51,7 @@ type Options struct {
 
 // A Route says who may use a part of the paths, and where they lead.
 type Route struct {
-	Host            string // canonical; "" is that of PublicURL
+	Host            string // without a port; "": every host that we serve
 	Path            string // clean, decoded
 	Exact           bool   // only Path itself, not what is below it
 	Methods         []string
@@ -98,7 +98,7 @@ type Proxy struct {
 type host struct {
 	public bool // that of PublicURL
 	origin string
-	routes []*route // then the fallback
+	routes []*route // the last one always matches
 }
 
 // New returns a Proxy that is ready to serve.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -20,21 +21,27 @@ type route struct {
 	strip           int       // segments to take off the path
 	audience        string
 	unauthenticated string
-	origin          string // of the host, as browsers send it
 }
 
-// buildRoutes fills in p.hosts.
+// buildRoutes fills in p.hosts. A route without a host is one of every host, so that it protects a path wherever the path can
+// be asked for.
 func (p *Proxy) buildRoutes() error {
-	public := p.opts.PublicURL.Host
-	hostOf := func(name string) *host {
-		h := p.hosts[name]
-		if h == nil {
-			h = &host{public: name == public, origin: p.opts.PublicURL.Scheme + "://" + name}
-			p.hosts[name] = h
+	public := p.opts.PublicURL
+	name := func(r Route) string {
+		switch {
+		case r.Host == "":
+			return ""
+		case public.Port() != "": // other hosts are served on the same port
+			return net.JoinHostPort(r.Host, public.Port())
 		}
-		return h
+		return r.Host
 	}
-	hostOf(public)
+	p.hosts[public.Host] = &host{public: true, origin: p.origin}
+	for _, r := range p.opts.Routes {
+		if n := name(r); n != "" && p.hosts[n] == nil {
+			p.hosts[n] = &host{origin: public.Scheme + "://" + n}
+		}
+	}
 	upstreams := map[*Upstream]*upstream{}
 	build := func(u *Upstream) (*upstream, error) {
 		if u == nil {
@@ -53,11 +60,6 @@ func (p *Proxy) buildRoutes() error {
 		return upstreams[u], nil
 	}
 	for _, r := range p.opts.Routes {
-		name := r.Host
-		if name == "" {
-			name = public
-		}
-		h := hostOf(name)
 		u, err := build(r.Upstream)
 		if err != nil {
 			return fmt.Errorf("route %s: %w", r.Path, err)
@@ -66,18 +68,24 @@ func (p *Proxy) buildRoutes() error {
 			u = u.withTimeout(r.Timeout)
 		}
 		rt := &route{name: r.Host + r.Path, path: r.Path, exact: r.Exact, methods: r.Methods, policy: r.Policy, upstream: u,
-			audience: p.audience(r.Audience, u), unauthenticated: r.Unauthenticated, origin: h.origin}
+			audience: p.audience(r.Audience, u), unauthenticated: r.Unauthenticated}
 		if r.StripPrefix {
 			rt.strip = strings.Count(strings.TrimSuffix(r.Path, "/"), "/")
 		}
-		h.routes = append(h.routes, rt)
+		for n, h := range p.hosts {
+			if r.Host == "" || n == name(r) {
+				h.routes = append(h.routes, rt)
+			}
+		}
 	}
 	u, err := build(nil)
 	if err != nil {
 		return err
 	}
-	for _, h := range p.hosts { // where no route matches: signed-in users, if there is an upstream
-		h.routes = append(h.routes, &route{name: "default", path: "/", policy: &policy.Policy{SignedIn: true}, upstream: u, audience: p.audience("", u), origin: h.origin})
+	// Where no route matches: signed-in users, if there is an upstream.
+	rest := &route{name: "default", path: "/", policy: &policy.Policy{SignedIn: true}, upstream: u, audience: p.audience("", u)}
+	for _, h := range p.hosts {
+		h.routes = append(h.routes, rest)
 	}
 	return nil
 }
