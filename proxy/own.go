@@ -82,7 +82,7 @@ func (p *Proxy) homePage(x *exchange) error {
 	if who.session == nil {
 		page.Connections = p.signInPage("/").Connections
 	} else {
-		page.LogoutURL = p.opts.Prefix + "/logout"
+		page.LogoutURL = p.logoutURL(who.session)
 		page.User = &pages.User{
 			DisplayName: who.DisplayName(), Email: who.Email, EmailVerified: who.EmailVerified, Username: who.Username, Subject: who.Subject,
 			Issuer: who.Issuer, Groups: who.Groups, SignedInAt: who.session.Created, ExpiresAt: who.session.Expires,
@@ -163,16 +163,16 @@ func (p *Proxy) PublicKeys() []byte {
 // logout ends our session first, then sends the browser to the provider's logout. What another site may have asked for gets
 // a page with a button instead.
 func (p *Proxy) logout(x *exchange) error {
-	q, err := onceQuery(x.target.query, "return_to")
+	q, err := onceQuery(x.target.query, "return_to", "confirm")
 	if err != nil {
 		return p.badRequest(err)
 	}
 	to := q["return_to"]
 	if x.r.Method == http.MethodPost {
-		if !p.sameOrigin(x.r) {
+		if !p.sameOrigin(x.r) && !p.confirmed(x, q["confirm"]) {
 			return &failure{page: pages.CrossSite(p.home()), code: "cross_site", reason: "another site posted to /logout"}
 		}
-		form, err := readForm(x.r, 8<<10)
+		form, err := readForm(x, 8<<10)
 		if err != nil {
 			return p.badRequest(err)
 		}
@@ -180,8 +180,7 @@ func (p *Proxy) logout(x *exchange) error {
 			to = form.Get("return_to")
 		}
 	} else if !p.ownNavigation(x.r) {
-		p.page(x, http.StatusOK, pages.ConfirmLogout{Host: p.opts.PublicURL.Host, Action: p.opts.Prefix + "/logout", ReturnTo: to, CancelURL: "/"})
-		return nil
+		return p.askBeforeLogout(x, to)
 	}
 	back := p.home()
 	if to != "" {
@@ -213,6 +212,42 @@ func (p *Proxy) logout(x *exchange) error {
 		back = at
 	}
 	return &redirect{http.StatusSeeOther, back, "signed out"}
+}
+
+// askBeforeLogout shows the button.
+func (p *Proxy) askBeforeLogout(x *exchange, returnTo string) error {
+	who, err := p.authenticate(x)
+	if err != nil {
+		return err
+	}
+	page := pages.ConfirmLogout{Host: p.opts.PublicURL.Host, Action: p.opts.Prefix + "/logout", ReturnTo: returnTo, CancelURL: "/"}
+	if who.session != nil {
+		page.Action = p.logoutURL(who.session)
+	}
+	p.page(x, http.StatusOK, page)
+	return nil
+}
+
+const purposeConfirm = "confirm"
+
+// logoutURL is where the sign-out buttons of our pages post to. Our pages send no Referer, so browsers that know no Fetch
+// Metadata say "Origin: null" in their name; what is sealed here shows that the form was ours all the same.
+func (p *Proxy) logoutURL(s *session.Session) string {
+	sealed, err := p.opts.Sealer.Seal(purposeConfirm, p.cookies.session, []byte(s.ID))
+	if err != nil { // then those browsers are asked once more
+		return p.opts.Prefix + "/logout"
+	}
+	return p.opts.Prefix + "/logout?" + url.Values{"confirm": {sealed}}.Encode()
+}
+
+// confirmed says whether a form is one that we made for the session that the browser is in.
+func (p *Proxy) confirmed(x *exchange, sealed string) bool {
+	id, _, ok := p.opts.Sealer.Open(purposeConfirm, p.cookies.session, sealed)
+	if !ok || len(id) == 0 {
+		return false
+	}
+	who, err := p.authenticate(x)
+	return err == nil && who.session != nil && who.session.ID == string(id)
 }
 
 // sameOrigin says whether a request with effects comes from a page of ours, by Fetch Metadata, or by Origin where a browser
@@ -253,7 +288,9 @@ func (p *Proxy) ownNavigation(r *http.Request) bool {
 }
 
 // readForm reads an urlencoded body of at most limit bytes.
-func readForm(r *http.Request, limit int64) (url.Values, error) {
+func readForm(x *exchange, limit int64) (url.Values, error) {
+	r := x.r
+	x.hurry()
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); r.ContentLength != 0 && (err != nil || kind != "application/x-www-form-urlencoded") {
 		return nil, errors.New("the body is not application/x-www-form-urlencoded")
 	}
@@ -273,7 +310,7 @@ func (p *Proxy) backchannelLogout(x *exchange) error {
 	refuse := func(cause error) error {
 		return &failure{page: pages.BadRequest(""), code: "invalid_request", reason: "logout token refused", cause: cause}
 	}
-	form, err := readForm(x.r, 64<<10)
+	form, err := readForm(x, 64<<10)
 	if err != nil {
 		return refuse(err)
 	}

@@ -86,13 +86,13 @@ func (p *Proxy) fail(x *exchange, err error) {
 
 // page answers with a page.
 func (p *Proxy) page(x *exchange, status int, page pages.Page) {
-	p.setCookies(x)
+	p.begins(x)
 	pages.Write(x.w, x.r, status, page)
 }
 
 // json answers with JSON that nobody stores.
 func (p *Proxy) json(x *exchange, status int, v any) {
-	p.setCookies(x)
+	p.begins(x)
 	body, err := json.Marshal(v)
 	if err != nil { // a claim that JSON cannot say: not after decoding it from JSON
 		status, body = http.StatusInternalServerError, []byte(`{"error":"internal_error"}`)
@@ -110,7 +110,7 @@ func (p *Proxy) json(x *exchange, status int, v any) {
 
 // redirect answers with a redirect that nobody stores.
 func (p *Proxy) redirect(x *exchange, status int, location string) {
-	p.setCookies(x)
+	p.begins(x)
 	h := x.w.Header()
 	h.Set("Location", location)
 	h.Set("Cache-Control", "no-store")
@@ -118,12 +118,24 @@ func (p *Proxy) redirect(x *exchange, status int, location string) {
 	x.w.WriteHeader(status)
 }
 
-// setCookies writes the cookies of this exchange into the head of our own answer.
-func (p *Proxy) setCookies(x *exchange) {
+// begins is for every answer of our own: it sets the cookies of the exchange, and bounds how long a client may go on sending
+// a body that nobody wants.
+func (p *Proxy) begins(x *exchange) {
 	for _, c := range x.cookies {
 		x.w.Header().Add("Set-Cookie", c.String())
 	}
 	x.cookies = nil
+	x.hurry()
+}
+
+// bodyPatience is how long we wait for the rest of a body that is not forwarded.
+const bodyPatience = 5 * time.Second
+
+// hurry bounds how long the request's body may take from now on. The next request on the connection has its own time.
+func (x *exchange) hurry() {
+	if x.r.ContentLength != 0 {
+		http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyPatience)) // where it cannot be set, there is no connection to bound
+	}
 }
 
 // setCookie sets a cookie with the answer; of several with one name the last counts.
