@@ -64,7 +64,7 @@ func (e *endings) ended(s *Session) bool {
 		return false
 	}
 	iss, sub, sid := s.Identity.Issuer, s.Identity.Subject, s.ProviderSID
-	for _, sel := range [...]Selector{{ID: s.ID}, {Issuer: iss, Subject: sub}, {Issuer: iss, ProviderSID: sid}, {Issuer: iss, Subject: sub, ProviderSID: sid}} {
+	for _, sel := range [...]Selector{{All: true}, {ID: s.ID}, {Issuer: iss, Subject: sub}, {Issuer: iss, ProviderSID: sid}, {Issuer: iss, Subject: sub, ProviderSID: sid}} {
 		if el, ok := e.at[sel]; ok && sel.matches(s) && !s.Created.After(el.Value.(*ending).at) {
 			return true
 		}

@@ -23,6 +23,7 @@ import (
 type FileStore struct {
 	tickets tickets
 	tagger  tagger
+	infos   infos
 	idle    time.Duration
 	now     func() time.Time
 	db      *bbolt.DB
@@ -32,15 +33,16 @@ type FileStore struct {
 }
 
 var (
-	bucketSessions = []byte("sessions") // row -> header, ciphertext
+	bucketSessions = []byte("sessions") // row -> header, info, ciphertext
 	bucketIndex    = []byte("index")    // tag, row -> nothing
 )
 
-// header is the beginning of a row: when it may be forgotten (milliseconds), its version, and its tags.
+// header is the beginning of a row: when it may be forgotten (milliseconds), its version, its tags, and how long its info is.
 type header struct {
 	Until   int64
 	Version uint32
 	Tags    [3]tag
+	Info    uint32
 }
 
 var headerSize = binary.Size(header{})
@@ -52,6 +54,10 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 		now = time.Now
 	}
 	t, err := newTagger(keys)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newInfos(keys)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +84,7 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 		return nil, fmt.Errorf("session store %s: %w", path, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, idle: idle, now: now, db: db, opened: newOpened(), stop: cancel}
+	f := &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle, now: now, db: db, opened: newOpened(), stop: cancel}
 	f.swept.Go(func() {
 		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()
@@ -96,13 +102,18 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 
 // put writes a session's row and index within a transaction.
 func (f *FileStore) put(tx *bbolt.Tx, row []byte, s *Session, sealed []byte) error {
+	info, err := f.infos.seal([32]byte(row), s)
+	if err != nil {
+		return err
+	}
 	until := s.Expires
 	if idle := s.Used.Add(f.idle); idle.Before(until) {
 		until = idle
 	}
-	h := header{until.UnixMilli(), s.version, f.tagger.of(s)}
+	h := header{until.UnixMilli(), s.version, f.tagger.of(s), uint32(len(info))}
 	var value bytes.Buffer
 	binary.Write(&value, binary.BigEndian, h) // into memory: cannot fail
+	value.Write(info)
 	value.Write(sealed)
 	for _, t := range h.Tags {
 		if err := tx.Bucket(bucketIndex).Put(slices.Concat(t[:], row), nil); err != nil {
@@ -112,16 +123,17 @@ func (f *FileStore) put(tx *bbolt.Tx, row []byte, s *Session, sealed []byte) err
 	return tx.Bucket(bucketSessions).Put(row, value.Bytes())
 }
 
-// get reads a row. The ciphertext is valid within the transaction only.
-func get(tx *bbolt.Tx, row []byte) (h header, sealed []byte, ok bool) {
+// get reads a row. What it returns is valid within the transaction only.
+func get(tx *bbolt.Tx, row []byte) (h header, info, sealed []byte, ok bool) {
 	value := tx.Bucket(bucketSessions).Get(row)
 	if len(value) < headerSize {
-		return header{}, nil, false
+		return header{}, nil, nil, false
 	}
-	if _, err := binary.Decode(value, binary.BigEndian, &h); err != nil {
-		return header{}, nil, false
+	if _, err := binary.Decode(value, binary.BigEndian, &h); err != nil || len(value)-headerSize < int(h.Info) {
+		return header{}, nil, nil, false
 	}
-	return h, value[headerSize:], true
+	value = value[headerSize:]
+	return h, value[:h.Info], value[h.Info:], true
 }
 
 // remove deletes a row with its index.
@@ -168,7 +180,7 @@ func (f *FileStore) Load(_ context.Context, value string) (*Session, string, err
 	row := t.row()
 	var s *Session
 	err := f.db.View(func(tx *bbolt.Tx) (err error) {
-		_, sealed, ok := get(tx, row[:])
+		_, _, sealed, ok := get(tx, row[:])
 		if !ok {
 			return ErrNone
 		}
@@ -209,7 +221,7 @@ func (f *FileStore) Save(_ context.Context, value string, s *Session) (string, e
 	}
 	row := t.row()
 	err = f.db.Batch(func(tx *bbolt.Tx) error {
-		h, _, ok := get(tx, row[:])
+		h, _, _, ok := get(tx, row[:])
 		if !ok {
 			return ErrNone
 		}
@@ -230,33 +242,62 @@ func (f *FileStore) Save(_ context.Context, value string, s *Session) (string, e
 	return f.opened.advance(value, s), nil
 }
 
-// End implements [Store].
-func (f *FileStore) End(_ context.Context, sel Selector) error {
-	sought := f.tagger.sought(sel)
-	if len(sought) == 0 {
-		return nil
+// selected calls f for each row that sel selects. It may remove the row.
+func (f *FileStore) selected(tx *bbolt.Tx, sel Selector, do func(row []byte, h header, info []byte) error) error {
+	var rows [][]byte
+	all := f.tagger.sought(sel)
+	if sel.All {
+		all = [][]tag{nil}
+		c := tx.Bucket(bucketSessions).Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			rows = append(rows, bytes.Clone(k))
+		}
 	}
-	err := f.db.Update(func(tx *bbolt.Tx) error {
-		for _, tags := range sought {
-			var rows [][]byte
+	for _, tags := range all {
+		if !sel.All {
+			rows = rows[:0]
 			c := tx.Bucket(bucketIndex).Cursor()
 			for k, _ := c.Seek(tags[0][:]); bytes.HasPrefix(k, tags[0][:]); k, _ = c.Next() {
 				rows = append(rows, bytes.Clone(k[len(tag{}):]))
 			}
-			for _, row := range rows {
-				h, _, ok := get(tx, row)
-				if !ok || slices.ContainsFunc(tags, func(t tag) bool { return !slices.Contains(h.Tags[:], t) }) {
-					continue
-				}
-				if err := remove(tx, row, h); err != nil {
-					return err
-				}
+		}
+		for _, row := range rows {
+			h, info, _, ok := get(tx, row)
+			if !ok || slices.ContainsFunc(tags, func(t tag) bool { return !slices.Contains(h.Tags[:], t) }) {
+				continue
+			}
+			if err := do(row, h, info); err != nil {
+				return err
 			}
 		}
-		return nil
+	}
+	return nil
+}
+
+// End implements [Store].
+func (f *FileStore) End(_ context.Context, sel Selector) error {
+	err := f.db.Update(func(tx *bbolt.Tx) error {
+		return f.selected(tx, sel, func(row []byte, h header, _ []byte) error { return remove(tx, row, h) })
 	})
 	f.opened.gen.Add(1)
 	return err
+}
+
+// maxListed bounds a list of sessions.
+const maxListed = 10_000
+
+// List implements [Lister].
+func (f *FileStore) List(_ context.Context, sel Selector) (all []Info, err error) {
+	err = f.db.View(func(tx *bbolt.Tx) error {
+		return f.selected(tx, sel, func(row []byte, h header, info []byte) error {
+			if i, ok := f.infos.open([32]byte(row), info); ok {
+				all = append(all, i)
+			}
+			return nil
+		})
+	})
+	slices.SortFunc(all, func(a, b Info) int { return b.Created.Compare(a.Created) })
+	return all[:min(len(all), maxListed)], err
 }
 
 // Sweep forgets the sessions whose time is over.
@@ -266,12 +307,12 @@ func (f *FileStore) Sweep() error {
 		var over [][]byte
 		c := tx.Bucket(bucketSessions).Cursor()
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			if h, _, ok := get(tx, k); !ok || h.Until < now {
+			if h, _, _, ok := get(tx, k); !ok || h.Until < now {
 				over = append(over, bytes.Clone(k))
 			}
 		}
 		for _, row := range over {
-			h, _, _ := get(tx, row)
+			h, _, _, _ := get(tx, row)
 			if err := remove(tx, row, h); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -202,6 +203,20 @@ func (m *Manager) Update(ctx context.Context, value string, f func(*Session)) (*
 
 // End ends the sessions that sel selects. When it returns nil they are over everywhere this store reaches.
 func (m *Manager) End(ctx context.Context, sel Selector) error { return m.store.End(ctx, sel) }
+
+// List returns the sessions that sel selects, without those whose time is over. The error is ErrNoList when the store keeps
+// no list.
+func (m *Manager) List(ctx context.Context, sel Selector) ([]Info, error) {
+	l, ok := m.store.(Lister)
+	if !ok {
+		return nil, ErrNoList
+	}
+	all, err := l.List(ctx, sel)
+	now := m.now()
+	return slices.DeleteFunc(all, func(i Info) bool {
+		return m.over(&Session{Created: i.Created, Used: i.Used, Expires: i.Expires}, now)
+	}), err
+}
 
 // Ping says whether the store can answer.
 func (m *Manager) Ping(ctx context.Context) error { return m.store.Ping(ctx) }

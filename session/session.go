@@ -44,6 +44,9 @@ type Session struct {
 	RefreshToken string
 	RenewAt      time.Time // when the tokens are to be renewed; zero: never
 
+	Agent   string // User-Agent of the login, cut; kept by server-side stores only
+	Address string // client address of the login; kept by server-side stores only
+
 	Created time.Time // when the login was finished
 	Used    time.Time // last use that was recorded
 	Expires time.Time // absolute end; Begin lowers it to the longest life allowed
@@ -80,6 +83,7 @@ func newID() string {
 // A Selector names the sessions that a logout ends: those that match each field that is not empty. The zero Selector
 // matches none.
 type Selector struct {
+	All         bool   // every session; the other fields do not count then
 	ID          string // one session
 	Issuer      string // goes with Subject and ProviderSID
 	Subject     string // all sessions of a user
@@ -88,6 +92,9 @@ type Selector struct {
 
 // matches says whether s is selected.
 func (sel Selector) matches(s *Session) bool {
+	if sel.All {
+		return true
+	}
 	if sel.ID == "" && sel.Subject == "" && sel.ProviderSID == "" {
 		return false
 	}
@@ -120,3 +127,22 @@ type Store interface {
 
 	Close() error
 }
+
+// An Info is what a store can say about a session without its ticket.
+type Info struct {
+	ID              string
+	Issuer, Subject string
+	Agent, Address  string // of the login
+	Created         time.Time
+	Used            time.Time // to about a minute
+	Expires         time.Time
+}
+
+// A Lister is a Store that knows which sessions there are.
+type Lister interface {
+	// List returns the sessions that sel selects, the latest login first, and at most 10 000 of them.
+	List(ctx context.Context, sel Selector) ([]Info, error)
+}
+
+// ErrNoList says that the store does not know which sessions there are.
+var ErrNoList = errors.New("this session store keeps no list of sessions")

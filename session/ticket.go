@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 )
 
@@ -146,4 +147,48 @@ func (t tagger) sought(sel Selector) (all [][]tag) {
 		}
 	}
 	return all
+}
+
+// infos seals what a store may say about sessions: with keys of ours, because tickets are with the browsers.
+type infos struct{ aeads []cipher.AEAD } // the first seals, all open
+
+func newInfos(sessionKeys [][]byte) (infos, error) {
+	var n infos
+	for _, k := range sessionKeys {
+		derived, err := hkdf.Key(sha256.New, k, nil, "authproxy session info v1", 32)
+		if err != nil {
+			return infos{}, err
+		}
+		b, err := aes.NewCipher(derived)
+		if err != nil {
+			return infos{}, err
+		}
+		a, err := cipher.NewGCMWithRandomNonce(b)
+		if err != nil {
+			return infos{}, err
+		}
+		n.aeads = append(n.aeads, a)
+	}
+	if len(n.aeads) == 0 {
+		return infos{}, errors.New("session: no key")
+	}
+	return n, nil
+}
+
+// seal binds the information to the session's row.
+func (n infos) seal(row [32]byte, s *Session) ([]byte, error) {
+	text, err := json.Marshal(Info{s.ID, s.Identity.Issuer, s.Identity.Subject, s.Agent, s.Address, s.Created, s.Used, s.Expires})
+	if err != nil {
+		return nil, err
+	}
+	return n.aeads[0].Seal(nil, nil, text, row[:]), nil
+}
+
+func (n infos) open(row [32]byte, sealed []byte) (i Info, ok bool) {
+	for _, a := range n.aeads {
+		if text, err := a.Open(nil, nil, sealed, row[:]); err == nil {
+			return i, json.Unmarshal(text, &i) == nil
+		}
+	}
+	return Info{}, false
 }

@@ -275,6 +275,59 @@ func Run(t *testing.T, clock *Clock, cookie session.Cookie, newStore func(t *tes
 			t.Error("a session began after its end")
 		}
 	})
+	t.Run("it lists sessions, if it lists at all", func(t *testing.T) {
+		m := manager(t)
+		defer m.Close()
+		if err := m.End(ctx, session.Selector{All: true}); err != nil {
+			t.Fatal(err)
+		}
+		clock.Advance(time.Second)
+		login := User("ada", "sid-1")
+		login.Agent, login.Address = "Firefox", "192.0.2.1"
+		first, c, err := m.Begin(ctx, login)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clock.Advance(time.Second)
+		_, second := begin(t, m, "ada", "sid-2")
+		begin(t, m, "bob", "sid-3")
+		list := func(sel session.Selector) []session.Info {
+			t.Helper()
+			all, err := m.List(ctx, sel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		if _, err := m.List(ctx, session.Selector{All: true}); errors.Is(err, session.ErrNoList) {
+			return // a store that keeps nothing
+		}
+		ada := session.Selector{Issuer: "https://op.test/", Subject: "ada"}
+		if all := list(ada); len(all) != 2 || all[0].ID != second.ID || all[1].ID != first.ID || all[1].Agent != "Firefox" || all[1].Address != "192.0.2.1" || all[1].Subject != "ada" || !all[1].Created.Equal(first.Created) {
+			t.Errorf("ada's sessions: %+v", all)
+		}
+		if n := len(list(session.Selector{All: true})); n != 3 {
+			t.Errorf("%d sessions in all, want 3", n)
+		}
+		if n := len(list(session.Selector{})); n != 0 {
+			t.Errorf("%d sessions of nobody, want 0", n)
+		}
+		clock.Advance(2 * time.Minute)
+		if _, _, err := m.Find(ctx, c.Value, true); err != nil {
+			t.Fatal(err)
+		}
+		m.Wait()
+		if all := list(session.Selector{ID: first.ID}); len(all) != 1 || !all[0].Used.Equal(clock.Now()) {
+			t.Errorf("the use of a session is not in the list: %+v", all)
+		}
+		// Of another user's session only the owner's selector finds it.
+		if err := m.End(ctx, session.Selector{ID: first.ID, Issuer: "https://op.test/", Subject: "bob"}); err != nil || !alive(t, m, c.Value) {
+			t.Errorf("bob ended a session of ada: %v", err)
+		}
+		if err := m.End(ctx, session.Selector{All: true}); err != nil || len(list(session.Selector{All: true})) != 0 {
+			t.Errorf("after ending all there are sessions: %v", err)
+		}
+	})
 	t.Run("it can answer", func(t *testing.T) {
 		m := manager(t)
 		defer m.Close()
