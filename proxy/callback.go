@@ -35,7 +35,7 @@ func (p *Proxy) callback(x *exchange) error {
 	if err != nil {
 		return p.loginFailure(x, err, a.ReturnTo)
 	}
-	s, cookie, err := p.opts.Sessions.Begin(x.r.Context(), p.newSession(tokens))
+	s, cookie, err := p.opts.Sessions.Begin(x.r.Context(), p.newSession(x, tokens))
 	if err != nil {
 		return p.sessionFailure(err)
 	}
@@ -45,10 +45,18 @@ func (p *Proxy) callback(x *exchange) error {
 	return &redirect{http.StatusSeeOther, p.absolute(a.ReturnTo), "signed in"}
 }
 
+const maxAgent = 200 // bytes of a User-Agent
+
 // newSession is what we keep of a login: no token that nothing needs.
-func (p *Proxy) newSession(t *oidc.Tokens) *session.Session {
+func (p *Proxy) newSession(x *exchange, t *oidc.Tokens) *session.Session {
 	who := t.Identity
 	s := &session.Session{Identity: &who, ProviderSID: t.SessionID, Expires: t.SessionExpiry}
+	if p.opts.Sessions.Lists() { // for the user to recognise it
+		s.Agent = x.r.UserAgent()[:min(len(x.r.UserAgent()), maxAgent)]
+		if x.client.IsValid() {
+			s.Address = x.client.String()
+		}
+	}
 	if p.opts.StoreTokens && t.RefreshToken != "" {
 		s.RefreshToken, s.Nonce, s.AccessExpiry = t.RefreshToken, t.Nonce, t.AccessExpiry
 		s.RenewAt = renewAt(p.now(), t.AccessExpiry)

@@ -36,6 +36,8 @@ type record struct {
 	AccessExpiry  int64          `json:"x,omitempty"` // seconds
 	RefreshToken  string         `json:"R,omitempty"`
 	RenewAt       int64          `json:"r,omitempty"` // milliseconds, like the rest
+	Agent         string         `json:"b,omitempty"`
+	Address       string         `json:"k,omitempty"`
 	Created       int64          `json:"C"`
 	Used          int64          `json:"U"`
 	Expires       int64          `json:"X"`
@@ -67,7 +69,7 @@ func encode(s *Session) ([]byte, error) {
 		Username: who.Username, Groups: who.Groups, Organization: who.Organization, Permissions: who.Permissions, Scopes: who.Scopes,
 		ACR: who.ACR, AuthTime: seconds(who.AuthTime), Claims: who.Claims,
 		ProviderSID: s.ProviderSID, Nonce: s.Nonce, AccessToken: s.AccessToken, AccessExpiry: seconds(s.AccessExpiry), RefreshToken: s.RefreshToken, RenewAt: milliseconds(s.RenewAt),
-		Created: s.Created.UnixMilli(), Used: s.Used.UnixMilli(), Expires: s.Expires.UnixMilli(), Version: s.version,
+		Agent: s.Agent, Address: s.Address, Created: s.Created.UnixMilli(), Used: s.Used.UnixMilli(), Expires: s.Expires.UnixMilli(), Version: s.version,
 	}
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -112,7 +114,7 @@ func decode(b []byte) (*Session, error) {
 			AuthTime: fromSeconds(r.AuthTime), Claims: r.Claims,
 		},
 		ProviderSID: r.ProviderSID, Nonce: r.Nonce, AccessToken: r.AccessToken, AccessExpiry: fromSeconds(r.AccessExpiry), RefreshToken: r.RefreshToken, RenewAt: fromMilliseconds(r.RenewAt),
-		Created: time.UnixMilli(r.Created), Used: time.UnixMilli(r.Used), Expires: time.UnixMilli(r.Expires),
+		Agent: r.Agent, Address: r.Address, Created: time.UnixMilli(r.Created), Used: time.UnixMilli(r.Used), Expires: time.UnixMilli(r.Expires),
 		version: r.Version,
 		live:    new(live),
 	}, nil

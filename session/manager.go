@@ -204,6 +204,9 @@ func (m *Manager) Update(ctx context.Context, value string, f func(*Session)) (*
 // End ends the sessions that sel selects. When it returns nil they are over everywhere this store reaches.
 func (m *Manager) End(ctx context.Context, sel Selector) error { return m.store.End(ctx, sel) }
 
+// Lists says whether the store knows which sessions there are.
+func (m *Manager) Lists() bool { _, ok := m.store.(Lister); return ok }
+
 // List returns the sessions that sel selects, without those whose time is over. The error is ErrNoList when the store keeps
 // no list.
 func (m *Manager) List(ctx context.Context, sel Selector) ([]Info, error) {

@@ -317,7 +317,7 @@ func Run(t *testing.T, clock *Clock, cookie session.Cookie, newStore func(t *tes
 			t.Fatal(err)
 		}
 		m.Wait()
-		if all := list(session.Selector{ID: first.ID}); len(all) != 1 || !all[0].Used.Equal(clock.Now()) {
+		if all := list(session.Selector{ID: first.ID}); len(all) != 1 || !all[0].Used.Equal(clock.Now()) || all[0].Agent != "Firefox" {
 			t.Errorf("the use of a session is not in the list: %+v", all)
 		}
 		// Of another user's session only the owner's selector finds it.
