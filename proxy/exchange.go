@@ -170,7 +170,8 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
-	closed func() error // set when the connection was taken over
+
+	hijacked func(net.Conn) net.Conn // wraps a connection that is taken over; nil leaves it as it is
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -209,10 +210,16 @@ func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
 // Hijack implements http.Hijacker.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil && w.status == 0 {
+	if err != nil {
+		return nil, nil, err
+	}
+	if w.status == 0 {
 		w.status = http.StatusSwitchingProtocols
 	}
-	return c, rw, err
+	if w.hijacked != nil {
+		c = w.hijacked(c)
+	}
+	return c, rw, nil
 }
 
 // Unwrap is for http.ResponseController.

@@ -45,6 +45,7 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		ModifyResponse: func(res *http.Response) error {
 			x.upstream = time.Since(sent)
 			p.answer(x, who, res.Header)
+			p.streams.watch(x, who, res)
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {

@@ -58,6 +58,7 @@ func (p *Proxy) logout(x *exchange) error {
 			x.who, providerSID = s.Identity, s.ProviderSID
 			err = p.opts.Sessions.End(x.r.Context(), session.Selector{ID: s.ID})
 			if err == nil {
+				p.streams.ended()
 				p.renewals.revoke(s)
 			}
 		}
@@ -194,6 +195,7 @@ func (p *Proxy) backchannelLogout(x *exchange) error {
 		p.loggedOut.forget(once) // the provider may try again
 		return p.storeFailure(err)
 	}
+	p.streams.ended()
 	return p.empty(x)
 }
 

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"authproxy/assertion"
@@ -92,6 +93,7 @@ type Proxy struct {
 	consumed  *onceSet // states of finished logins
 	loggedOut *onceSet // logout tokens that were obeyed
 	renewals  *renewals
+	streams   *streams
 }
 
 // A host is a name that requests may be for.
@@ -121,6 +123,7 @@ func New(opts Options) (*Proxy, error) {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.renewals = newRenewals(p)
+	p.streams = newStreams(p)
 	var mapped []string
 	for _, h := range opts.Identity.Headers {
 		mapped = append(mapped, h.Name)
@@ -138,7 +141,10 @@ func New(opts Options) (*Proxy, error) {
 
 // Run does the background work of p and returns when ctx has ended and the work under way is done.
 func (p *Proxy) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { p.streams.run(ctx) })
 	p.opts.Provider.Run(ctx)
+	running.Wait()
 	p.renewals.wait()
 }
 

@@ -154,6 +154,15 @@ func (m *Manager) Find(ctx context.Context, value string, mayCookie bool) (*Sess
 	return s, m.cookie.with(current, s, now), nil
 }
 
+// Check says whether value still names a session, without counting as a use of it. The error is ErrNone when it does not.
+func (m *Manager) Check(ctx context.Context, value string) error {
+	s, _, err := m.store.Load(ctx, value)
+	if err == nil && m.over(s, m.now()) {
+		return ErrNone
+	}
+	return err
+}
+
 // slide records that s was used now. It returns nil when that did not work out: then another request tries again.
 func (m *Manager) slide(ctx context.Context, value string, s *Session, now time.Time) (*Session, string) {
 	next := s.Change(func(s *Session) { s.Used = now })

@@ -157,6 +157,7 @@ func (s *server) drain(sig os.Signal, again <-chan os.Signal) {
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- s.public.Shutdown(ctx) }()
+	s.proxy.CloseStreams()
 	select {
 	case err := <-drained:
 		if err != nil {
