@@ -80,7 +80,7 @@ func (p *Proxy) askBeforeLogout(x *exchange, returnTo string) error {
 	}
 	page := pages.ConfirmLogout{Host: p.opts.PublicURL.Host, Action: p.opts.Prefix + "/logout", ReturnTo: returnTo, CancelURL: "/"}
 	if who.session != nil {
-		page.Action = p.logoutURL(who.session)
+		page.Action = p.formURL("/logout", who.session)
 	}
 	p.page(x, http.StatusOK, page)
 	return nil
@@ -88,18 +88,21 @@ func (p *Proxy) askBeforeLogout(x *exchange, returnTo string) error {
 
 const purposeConfirm = "confirm"
 
-// logoutURL is where the sign-out buttons of our pages post to. Our pages send no Referer, so browsers that know no Fetch
-// Metadata say "Origin: null" in their name; what is sealed here shows that the form was ours all the same.
-func (p *Proxy) logoutURL(s *session.Session) string {
+// formURL is where forms of our pages post to. Our pages send no Referer, so browsers that know no Fetch Metadata say
+// "Origin: null" in their name; what is sealed here shows that the form was ours all the same.
+func (p *Proxy) formURL(endpoint string, s *session.Session) string {
 	sealed, err := p.opts.Sealer.Seal(purposeConfirm, p.cookies.session, []byte(s.ID))
-	if err != nil { // then those browsers are asked once more
-		return p.opts.Prefix + "/logout"
+	if err != nil { // then those browsers are refused
+		return p.opts.Prefix + endpoint
 	}
-	return p.opts.Prefix + "/logout?" + url.Values{"confirm": {sealed}}.Encode()
+	return p.opts.Prefix + endpoint + "?" + url.Values{"confirm": {sealed}}.Encode()
 }
 
-// confirmed says whether a form is one that we made for the session that the browser is in.
+// confirmed says whether a form is one that we made for the session that the browser is in, where the browser cannot tell.
 func (p *Proxy) confirmed(x *exchange, sealed string) bool {
+	if x.r.Header.Get("Sec-Fetch-Site") != "" || x.r.Header.Get("Origin") != "null" {
+		return false
+	}
 	id, _, ok := p.opts.Sealer.Open(purposeConfirm, p.cookies.session, sealed)
 	if !ok || len(id) == 0 {
 		return false

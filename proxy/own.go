@@ -24,6 +24,7 @@ func (p *Proxy) endpoints() map[string]endpoint {
 		"/me":                 methods(p.me, "GET", "HEAD"),
 		"/backchannel-logout": methods(p.backchannelLogout, "POST"),
 		"/jwks.json":          methods(p.jwks, "GET", "HEAD"),
+		"/sessions":           methods(p.sessionsPage, "GET", "POST"),
 	}
 	if p.opts.Prefix != "" { // at the root the page would take the app's own
 		own["/"] = methods(p.homePage, "GET", "HEAD")
@@ -73,7 +74,10 @@ func (p *Proxy) homePage(x *exchange) error {
 	if who.session == nil {
 		page.Connections = p.signInPage("/").Connections
 	} else {
-		page.LogoutURL = p.logoutURL(who.session)
+		page.LogoutURL = p.formURL("/logout", who.session)
+		if p.opts.Sessions.Lists() {
+			page.SessionsURL = p.opts.Prefix + "/sessions"
+		}
 		page.User = &pages.User{
 			DisplayName: who.DisplayName(), Email: who.Email, EmailVerified: who.EmailVerified, Username: who.Username, Subject: who.Subject,
 			Issuer: who.Issuer, Groups: who.Groups, SignedInAt: who.session.Created, ExpiresAt: who.session.Expires,
@@ -97,9 +101,7 @@ func (p *Proxy) me(x *exchange) error {
 		return err
 	}
 	if who.session == nil {
-		return &failure{page: pages.LoginNeeded(p.opts.Prefix + "/login"), code: "login_required", reason: "not signed in",
-			header:  [2]string{"WWW-Authenticate", `Bearer realm="` + p.opts.PublicURL.Host + `"`},
-			details: map[string]string{"login_url": p.origin + p.opts.Prefix + "/login"}}
+		return p.notSignedIn()
 	}
 	x.who = who.Identity
 	me := map[string]any{"issuer": who.Issuer, "subject": who.Subject, "groups": notNil(who.Groups), "claims": who.Claims, "expires_at": who.session.Expires.UTC().Format(time.RFC3339)}
@@ -111,6 +113,13 @@ func (p *Proxy) me(x *exchange) error {
 	}
 	p.json(x, http.StatusOK, me)
 	return nil
+}
+
+// notSignedIn is the answer of those endpoints of ours that are for signed-in users.
+func (p *Proxy) notSignedIn() error {
+	return &failure{page: pages.LoginNeeded(p.opts.Prefix + "/login"), code: "login_required", reason: "not signed in",
+		header:  [2]string{"WWW-Authenticate", `Bearer realm="` + p.opts.PublicURL.Host + `"`},
+		details: map[string]string{"login_url": p.origin + p.opts.Prefix + "/login"}}
 }
 
 func notNil(l []string) []string {

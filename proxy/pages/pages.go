@@ -112,6 +112,8 @@ type Sessions struct {
 type Session struct {
 	ID         string // handed back by the form; never the cookie's value
 	Current    bool   // the one this browser is in
+	Device     string // what it was begun with; "" is left out
+	Address    string // where it was begun; "" is left out
 	SignedInAt time.Time
 	UsedAt     time.Time
 	ExpiresAt  time.Time

@@ -106,7 +106,7 @@ func samples() map[string]pages.Page {
 		"confirm logout":           pages.ConfirmLogout{Host: "app.example.com", Action: "/auth/logout", ReturnTo: "/bye?x=1&y=2", CancelURL: "/"},
 		"sessions": pages.Sessions{
 			Host: "app.example.com", Action: "/auth/sessions", HomeURL: "/auth/", Notice: "One session has ended.",
-			Sessions: []pages.Session{{ID: "one", Current: true, SignedInAt: now, UsedAt: now, ExpiresAt: now}, {ID: "two", SignedInAt: now}},
+			Sessions: []pages.Session{{ID: "one", Current: true, SignedInAt: now, UsedAt: now, ExpiresAt: now}, {ID: "two", Device: "Firefox on Linux", Address: "192.0.2.7", SignedInAt: now}},
 		},
 		"bounce": pages.Bounce{Host: "app.example.com", URL: "/reports?from=2026-01-01&to=%C3%A4%20;'x'"},
 		"error with a button that posts": pages.Error{
