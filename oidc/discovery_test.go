@@ -244,12 +244,22 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestRunTriesDiscoveryUntilItSucceedsAndRenewsIt(t *testing.T) {
 	p := newProvider(t)
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // held by this goroutine except while time passes
+		mu.Lock()
+		pass := func(d time.Duration) {
+			mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+		}
 		var at []time.Duration
 		began := time.Now()
 		down := true
-		log := new(strings.Builder)
+		log := new(logBuffer)
 		rp := p.party(func(c *oidc.Config) { c.Now = time.Now; c.Log = textLog(log) })
 		rp.SetTransport(direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
 			if strings.HasSuffix(r.URL.Path, "configuration") {
 				at = append(at, time.Since(began))
 			}
@@ -263,8 +273,7 @@ func TestRunTriesDiscoveryUntilItSucceedsAndRenewsIt(t *testing.T) {
 		done := make(chan bool)
 		go func() { rp.Run(ctx); close(done) }()
 
-		time.Sleep(100 * time.Second)
-		synctest.Wait()
+		pass(100 * time.Second)
 		if got, want := fmt.Sprint(at), "[0s 250ms 750ms 1.75s 3.75s 7.75s 15.75s 31.75s 1m1.75s 1m31.75s]"; got != want {
 			t.Errorf("tries at %s, want %s", got, want)
 		}
@@ -276,20 +285,17 @@ func TestRunTriesDiscoveryUntilItSucceedsAndRenewsIt(t *testing.T) {
 		}
 
 		down, at = false, nil
-		time.Sleep(30 * time.Second)
-		synctest.Wait()
+		pass(30 * time.Second)
 		if !rp.Discovered() || len(at) != 1 || p.count("keys") != 1 {
 			t.Errorf("Discovered() = %v after %d tries, %d fetches of the keys", rp.Discovered(), len(at), p.count("keys"))
 		}
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		pass(10 * time.Minute)
 		if len(at) != 2 {
 			t.Errorf("%d discoveries within 10 minutes of the first, want 2", len(at))
 		}
 
 		p.discovery = set("issuer", "https://evil.example/") // a provider that went bad leaves the last good document in use
-		time.Sleep(15 * time.Minute)
-		synctest.Wait()
+		pass(15 * time.Minute)
 		if _, login, err := rp.Start(ctx, oidc.AuthRequest{}); err != nil || login.Issuer != p.issuer {
 			t.Errorf("Start after a bad renewal = %+v, %v", login, err)
 		}

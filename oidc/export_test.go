@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 )
@@ -8,6 +9,12 @@ import (
 // SetTransport replaces the transport of all requests to the provider.
 func (rp *RelyingParty) SetTransport(t http.RoundTripper) {
 	rp.documents.Transport, rp.plain.Transport = t, t
+}
+
+// Discover does what Run does every ten minutes.
+func (rp *RelyingParty) Discover(ctx context.Context) error {
+	_, err := rp.discoverOnce(ctx)
+	return err
 }
 
 // ParseJWT returns the claims of a token as parseJWT accepts it, without verifying it.
@@ -27,6 +34,12 @@ func CheckResponse(login *Login, response map[string][]string, promisesIss bool)
 	m := &metadata{PromisesIss: promisesIss}
 	m.IssuerURL = login.Issuer
 	return checkResponse(m, login, response)
+}
+
+// FitKeys counts the keys of a JWK set that may verify alg.
+func FitKeys(set []byte, alg string) (int, error) {
+	fit, err := parseKeys(set, alg)
+	return len(fit), err
 }
 
 // IsAddress is isAddress.

@@ -61,7 +61,7 @@ type keySet struct {
 	running *fetch    // the fetch under way, or nil
 	failed  time.Time // when a fetch last failed
 	failure error     // how; nil after a success
-	missed  time.Time // when a token that no key verified last made us fetch
+	missed  time.Time // when a token that no key verified last made us fetch; zero: never
 }
 
 // keys are what one successful fetch brought. They do not change.
@@ -164,7 +164,7 @@ func (s *keySet) newer(ctx context.Context, url string, tried *keys) (*keys, err
 	case s.good != tried:
 		defer s.mu.Unlock()
 		return s.good, nil
-	case s.missed.IsZero() || s.now().Sub(s.missed) >= missEvery:
+	case s.now().Sub(s.missed) >= missEvery:
 		s.missed = s.now()
 		f = s.start(url)
 	case s.failure != nil:

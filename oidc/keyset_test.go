@@ -2,8 +2,6 @@ package oidc_test
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -124,6 +122,7 @@ func TestLastGoodKeysAreKeptWhileFetchesFail(t *testing.T) {
 		p.sleep(11 * time.Minute)
 		before := p.count("keys")
 		login(name+": last good keys", "ok")
+		p.sleep(29 * time.Second)
 		login(name+": last good keys again", "ok")
 		if n := p.count("keys") - before; n != 1 {
 			t.Errorf("%s: %d fetches within 30 s, want 1", name, n)
@@ -185,38 +184,52 @@ func TestPublishedKeysThatMustNotVerifyAreIgnored(t *testing.T) {
 			wantReason(t, "login", err, row.want)
 		})
 	}
-	t.Run("RSA of 1024 bits", func(t *testing.T) {
-		t.Setenv("GODEBUG", "rsa1024min=0")
-		small := must(rsa.GenerateKey(rand.Reader, 1024))
-		p := newProvider(t)
-		p.key, p.published = small, []object{rsaJWK("k0", small)}
-		_, err := p.login(p.party(), oidc.AuthRequest{})
-		wantReason(t, "login", err, "invalid signature")
-	})
-	t.Run("RSA of 16384 bits", func(t *testing.T) {
-		p := newProvider(t)
-		n := new(big.Int).Lsh(big.NewInt(1), 16383)
-		p.published = []object{with(good, "n", b64(n.SetBit(n, 0, 1).Bytes()))}
-		_, err := p.login(p.party(), oidc.AuthRequest{})
-		wantReason(t, "login", err, "invalid signature")
-	})
-	t.Run("a point that is not on the curve", func(t *testing.T) {
-		p := newProvider(t)
-		p.header, p.key = set("alg", "ES256"), ecKey()
-		es256 := func(c *oidc.Config) { c.IDTokenAlg = "ES256" }
-		k := ecJWK("k0", ecKey())
-		for _, y := range []string{k["x"].(string), b64(make([]byte, 32)), k["y"].(string)[:40], ""} {
-			p.published = []object{with(k, "y", y)}
-			_, err := p.login(p.party(es256), oidc.AuthRequest{})
-			wantReason(t, "login", err, "invalid signature")
+}
+
+// TOK-19, 20: crypto/rsa and crypto/ecdsa would refuse some of these when verifying, but they are out before that.
+func TestKeysThatAreWeakOrBrokenAreLeftOut(t *testing.T) {
+	modulus := func(bits uint) string {
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		return b64(n.SetBit(n, 0, 1).Bytes())
+	}
+	rsa, ec, ed := rsaJWK("k", rsaKey(0)), ecJWK("k", ecKey()), edJWK("k", edKey())
+	for _, row := range []struct {
+		name, alg string
+		key       any
+		fit       bool
+	}{
+		{"RSA", "RS256", rsa, true},
+		{"RSA of 2047 bits", "RS256", with(rsa, "n", modulus(2047)), false},
+		{"RSA of 2048 bits", "RS256", with(rsa, "n", modulus(2048)), true},
+		{"RSA of 8192 bits", "RS256", with(rsa, "n", modulus(8192)), true},
+		{"RSA of 8193 bits", "RS256", with(rsa, "n", modulus(8193)), false},
+		{"RSA with e = 0", "RS256", with(rsa, "e", ""), false},
+		{"RSA with e = 1", "RS256", with(rsa, "e", "AQ"), false},
+		{"RSA with e = 2", "RS256", with(rsa, "e", "Ag"), false},
+		{"RSA with e = 3", "RS256", with(rsa, "e", "Aw"), true},
+		{"RSA with an even e", "RS256", with(rsa, "e", "AQAC"), false},
+		{"RSA with e of 32 bits", "RS256", with(rsa, "e", "gAAAAQ"), false},
+		{"RSA for PS256", "PS256", with(rsa, "alg", nil), true},
+		{"RSA marked RS256 for PS256", "PS256", rsa, false},
+		{"P-256", "ES256", ec, true},
+		{"P-256 for ES384", "ES384", ec, false},
+		{"P-256 for RS256", "RS256", ec, false},
+		{"a point that is not on the curve", "ES256", with(ec, "y", ec["x"]), false},
+		{"the point 0, 0", "ES256", with(ec, "x", b64(make([]byte, 32)), "y", b64(make([]byte, 32))), false},
+		{"a coordinate that is too short", "ES256", with(ec, "y", ec["y"].(string)[:40]), false},
+		{"a coordinate with a zero in front", "ES256", with(ec, "x", "AA"+ec["x"].(string)), false},
+		{"no y", "ES256", with(ec, "y", nil), false},
+		{"Ed25519", "EdDSA", ed, true},
+		{"Ed25519 that is too short", "EdDSA", with(ed, "x", "AAAA"), false},
+		{"X25519", "EdDSA", with(ed, "crv", "X25519"), false},
+		{"a number", "RS256", 7, false},
+		{"null", "RS256", nil, false},
+	} {
+		n, err := oidc.FitKeys(must(json.Marshal(object{"keys": []any{row.key}})), row.alg)
+		if err != nil || n == 1 != row.fit {
+			t.Errorf("%s: %d keys, %v, want fit: %v", row.name, n, err, row.fit)
 		}
-	})
-	t.Run("an Ed25519 key that is too short", func(t *testing.T) {
-		p := newProvider(t)
-		p.header, p.key, p.published = set("alg", "EdDSA"), edKey(), []object{with(edJWK("k0", edKey()), "x", "AAAA")}
-		_, err := p.login(p.party(func(c *oidc.Config) { c.IDTokenAlg = "EdDSA" }), oidc.AuthRequest{})
-		wantReason(t, "login", err, "invalid signature")
-	})
+	}
 }
 
 func TestConcurrentLoginsShareOneFetchAndLeaveWithTheirContexts(t *testing.T) {
@@ -253,6 +266,21 @@ func TestConcurrentLoginsShareOneFetchAndLeaveWithTheirContexts(t *testing.T) {
 	if n := p.count("keys"); n != 1 {
 		t.Errorf("%d fetches, want 1", n)
 	}
+}
+
+func TestKeysAreFetchedFromANewJWKSURI(t *testing.T) {
+	p := newProvider(t)
+	rp := p.party()
+	if _, err := p.login(rp, oidc.AuthRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	p.discovery = set("jwks_uri", p.issuer+"keys?v=2")
+	if err := rp.Discover(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	p.published = []object{rsaJWK("k1", rsaKey(1))}
+	_, err := p.login(rp, oidc.AuthRequest{})
+	wantReason(t, "login with a key of the former place only", err, "invalid signature")
 }
 
 func TestTheJWKSURIOfTheDiscoveryDocumentIsUsed(t *testing.T) {

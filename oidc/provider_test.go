@@ -1,7 +1,6 @@
 package oidc_test
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -45,7 +44,7 @@ type object = map[string]any
 
 // A provider is a signing OpenID Provider with hooks that change what it says. It shares no code with the package.
 type provider struct {
-	t      *testing.T
+	t      testing.TB
 	issuer string
 	srv    *httptest.Server
 
@@ -65,7 +64,7 @@ type provider struct {
 	instead                                                                   map[string]http.HandlerFunc // endpoint -> answers in its place
 }
 
-func newProvider(t *testing.T) *provider {
+func newProvider(t testing.TB) *provider {
 	p := &provider{t: t, clock: start, counts: map[string]int{}, forms: map[string]url.Values{}, heads: map[string]http.Header{},
 		codes: map[string]url.Values{}, instead: map[string]http.HandlerFunc{}, key: rsaKey(0)}
 	p.published = []object{rsaJWK("k0", rsaKey(0)), rsaJWK("k1", rsaKey(1))}
@@ -309,10 +308,27 @@ func raw(body string) http.HandlerFunc {
 func cut(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
 // logged collects what a relying party logs.
-func logged(cfg *oidc.Config) *bytes.Buffer {
-	var b bytes.Buffer
-	cfg.Log = textLog(&b)
-	return &b
+func logged(cfg *oidc.Config) *logBuffer {
+	b := new(logBuffer)
+	cfg.Log = textLog(b)
+	return b
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -86,6 +86,7 @@ func TestRefreshedIDTokensMustBeOfTheSameLogin(t *testing.T) {
 		{"another nonce", func(p *provider) { p.refreshClaims = set("nonce", "n") }, "invalid nonce"},
 		{"nonce empty", func(p *provider) { p.refreshClaims = set("nonce", "") }, "invalid nonce"},
 		{"nonce a list", func(p *provider) { p.refreshClaims = set("nonce", []any{"n"}) }, "invalid nonce"},
+		{"a nonce empty like that of before", func(p *provider) { p.refreshClaims = set("nonce", "") }, "invalid nonce"},
 		{"expired", func(p *provider) { p.refreshClaims = set("exp", start.Unix()) }, "invalid expired"},
 		{"no iat", func(p *provider) { p.refreshClaims = set("iat", nil) }, "invalid issued_at"},
 		{"iat in the future", func(p *provider) { p.refreshClaims = set("iat", start.Add(2*time.Hour).Unix()) }, "invalid issued_at"},
@@ -103,6 +104,9 @@ func TestRefreshedIDTokensMustBeOfTheSameLogin(t *testing.T) {
 			before := loginForRefresh(t, p, rp)
 			p.sleep(time.Hour)
 			row.change(p)
+			if row.name == "a nonce empty like that of before" {
+				before.Nonce = ""
+			}
 			got, err := rp.Refresh(context.Background(), "refresh-1", before)
 			wantReason(t, "Refresh", err, row.want)
 			if got != nil || errors.Is(err, oidc.ErrInvalidGrant) {

@@ -82,13 +82,13 @@ func TestUserinfoAddsClaimsAndReplacesNone(t *testing.T) {
 		{"verification of the same address", set("email_verified", nil), both("ada@example.com", true), "ada@example.com true Ada Lovelace [admins staff]   map[]"},
 		{"verification of another address", set("email_verified", nil), both("root@example.com", true), "ada@example.com false Ada Lovelace [admins staff]   map[]"},
 		{"an address for a verification without one", set("email", nil), both("root@example.com", true), " false Ada Lovelace [admins staff]   map[]"},
-		{"organization and acr are not taken", nil, all(set("org_id", "org_7"), set("acr", "mfa"), set("auth_time", start.Unix()), set("sid", "s")), "ada@example.com true Ada Lovelace [admins staff]   map[]"},
+		{"organization, acr and amr are not taken", nil, all(set("org_id", "org_7"), set("acr", "mfa"), set("amr", []any{"mfa"}), set("auth_time", start.Unix()), set("sid", "s")), "ada@example.com true Ada Lovelace [admins staff]   map[]"},
 		{"iss and aud are not looked at", nil, all(set("iss", "https://evil.example/"), set("aud", "other")), "ada@example.com true Ada Lovelace [admins staff]   map[]"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := newProvider(t)
 			p.claims, p.userinfo = row.id, row.userinfo
-			rp := p.party(func(c *oidc.Config) { c.Userinfo, c.KeepClaims = true, []string{"department"} })
+			rp := p.party(func(c *oidc.Config) { c.Userinfo, c.KeepClaims = true, []string{"department", "amr"} })
 			tokens, err := p.login(rp, oidc.AuthRequest{})
 			if err != nil {
 				t.Fatal(err)
