@@ -134,7 +134,7 @@ upstream: http://127.0.0.1:5000
 	}
 	k, _ := base64.StdEncoding.DecodeString(key)
 	want := &config.Config{
-		File:      "dir/config.yaml",
+		File: "dir/config.yaml", Files: []string{"dir/config.yaml"},
 		PublicURL: &url.URL{Scheme: "https", Host: "app.example.com"},
 		Listen:    config.Addr{Network: "tcp", Address: ":8080"},
 		Prefix:    "/auth",
@@ -804,5 +804,27 @@ identity:
 		if !errors.As(err, &all) || len(all) != 1 || all[0].Key != row.key || !strings.Contains(all[0].Problem+all[0].Hint, row.says) {
 			t.Errorf("%s: %v\nwant one mistake at %s that says %q", name, err, row.key, row.says)
 		}
+	}
+}
+
+func TestAConfigurationKnowsTheFilesThatItWasReadFrom(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"secret": "s3cret-s3cret", "session.key": key} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "config.yaml")
+	c, err := config.Parse(file, []byte(`public_url: https://app.example.com
+provider: {domain: acme.eu.auth0.com, client_id: AbCdEf, client_secret: "${file:secret}"}
+session: {keys: ["${file:session.key}"]}
+upstream: http://127.0.0.1:5000
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{file, filepath.Join(dir, "secret"), filepath.Join(dir, "session.key")}
+	if d := cmp.Diff(want, c.Files); d != "" {
+		t.Errorf("Files (-want +got):\n%s", d)
 	}
 }

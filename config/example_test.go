@@ -30,7 +30,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.File = "config.yaml"
+	got.File, got.Files = "config.yaml", []string{"config.yaml"}
 	if d := cmp.Diff(parse(t, ""), got); d != "" {
 		t.Errorf("the example is not the smallest configuration with the defaults (-smallest +example):\n%s", d)
 	}

@@ -50,7 +50,7 @@ func (l *loader) lookUp(name string) (string, *fault) {
 	case isFile && path == "":
 		return "", &fault{problem: "the reference ${file:} names no file", hint: "write ${file:/path/to/file}"}
 	case isFile:
-		text, err := readFile(l.path(path), maxFile)
+		text, err := l.read(path)
 		if err != nil {
 			return "", &fault{problem: fmt.Sprintf("the file %q cannot be read: %v", cut(path, 200), err), hint: "check the path and that this user may read the file"}
 		}

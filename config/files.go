@@ -24,7 +24,7 @@ func (l *loader) contents(name string) ([]byte, *fault) {
 	if _, f := nonEmpty(name); f != nil {
 		return nil, f
 	}
-	b, err := readFile(l.path(name), maxFile)
+	b, err := l.read(name)
 	if err != nil {
 		return nil, &fault{problem: "cannot be read: " + err.Error(), hint: "check the path and that this user may read the file"}
 	}

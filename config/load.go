@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,7 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	}
 	l.warnings.sort()
 	c.Warnings = l.warnings
+	c.Files = append([]string{c.File}, l.files...)
 	return c, nil
 }
 
@@ -140,6 +142,15 @@ func (l *loader) path(name string) string {
 		return name
 	}
 	return filepath.Join(filepath.Dir(l.file), name)
+}
+
+// read reads a file that the configuration names, and notes that it did.
+func (l *loader) read(name string) ([]byte, error) {
+	path := l.path(name)
+	if !slices.Contains(l.files, path) {
+		l.files = append(l.files, path)
+	}
+	return readFile(path, maxFile)
 }
 
 // readFile reads a file of at most limit bytes. Its error says why it could not, without the name.

@@ -48,6 +48,15 @@ type Options struct {
 	LoginsPerMinute int              // per client address; 0 is no limit
 	Now             func() time.Time // nil means time.Now
 	Log             *slog.Logger     // nil discards
+
+	// Observe is called once at the end of each request, ObserveRenewal after each try to renew a session's tokens, with
+	// renewed, unavailable, ended or failed. They must be quick and safe for concurrent use; nil: nobody wants to know.
+	Observe        func(Event)
+	ObserveRenewal func(result string)
+
+	// Former is the Proxy that this one takes over from: which logins and logout tokens were used, which streams are open
+	// and which renewals are under way is carried on. Nil begins anew. Former goes on serving what it has begun.
+	Former *Proxy
 }
 
 // A Route says who may use a part of the paths, and where they lead.
@@ -131,11 +140,21 @@ func New(opts Options) (*Proxy, error) {
 	if opts.Identity.AssertionHeader != "" {
 		mapped = append(mapped, opts.Identity.AssertionHeader)
 	}
+	if f := opts.Former; f != nil {
+		p.consumed, p.loggedOut = f.consumed, f.loggedOut
+		p.renewals.flights, p.renewals.running = f.renewals.flights, f.renewals.running
+		p.streams = f.streams
+		if f.opts.LoginsPerMinute == opts.LoginsPerMinute {
+			p.limiter = f.limiter
+		}
+	}
 	p.hygiene = newHygiene(mapped, opts.Identity.Messages != nil, opts.Identity.StripForeign, p.cookies)
 	p.own = p.endpoints()
 	if err := p.buildRoutes(); err != nil {
 		return nil, err
 	}
+	p.opts.Former = nil // let it go when it is done
+	p.streams.p.Store(p)
 	return p, nil
 }
 

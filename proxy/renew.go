@@ -17,8 +17,8 @@ import (
 // its requests do.
 type renewals struct {
 	p       *Proxy
-	flights singleflight.Group
-	running sync.WaitGroup
+	flights *singleflight.Group // shared over reloads: a refresh token is used once
+	running *sync.WaitGroup
 }
 
 const (
@@ -26,7 +26,9 @@ const (
 	renewalPause    = 10 * time.Second // between tries that the provider did not answer
 )
 
-func newRenewals(p *Proxy) *renewals { return &renewals{p: p} }
+func newRenewals(p *Proxy) *renewals {
+	return &renewals{p, new(singleflight.Group), new(sync.WaitGroup)}
+}
 
 func (r *renewals) wait() { r.running.Wait() }
 
@@ -128,8 +130,11 @@ func (p *Proxy) renewed(s *session.Session, t *oidc.Tokens) {
 	}
 }
 
-// report logs what no request is there to log.
+// report logs and counts what no request is there for.
 func (r *renewals) report(s *session.Session, err error) error {
+	if r.p.opts.ObserveRenewal != nil {
+		r.p.opts.ObserveRenewal(renewalResult(err))
+	}
 	if err != nil {
 		r.p.log.Warn("tokens were not renewed", keySubject, s.Identity.Subject, keyError, err.Error())
 	}

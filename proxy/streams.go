@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"authproxy/session"
@@ -16,8 +17,8 @@ import (
 
 // streams knows the answers that go on for long, so that they end when the session does that they were begun with.
 type streams struct {
-	p    *Proxy
-	wake chan struct{} // a session was ended here: look at once
+	p    atomic.Pointer[Proxy] // the latest; streams outlive a reload
+	wake chan struct{}         // a session was ended here: look at once
 
 	mu   sync.Mutex
 	open map[*stream]struct{}
@@ -43,7 +44,9 @@ type stream struct {
 }
 
 func newStreams(p *Proxy) *streams {
-	return &streams{p: p, wake: make(chan struct{}, 1), open: map[*stream]struct{}{}}
+	s := &streams{wake: make(chan struct{}, 1), open: map[*stream]struct{}{}}
+	s.p.Store(p)
+	return s
 }
 
 // watch makes a stream of a response that may go on for long: it is closed when the visitor's session ends.
@@ -53,7 +56,7 @@ func (s *streams) watch(x *exchange, who visitor, res *http.Response) {
 		return
 	}
 	st := &stream{body: res.Body, owner: s, endless: upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")}
-	st.alive = func(ctx context.Context) error { return s.p.opts.Sessions.Check(ctx, who.value) }
+	st.alive = func(ctx context.Context) error { return s.p.Load().opts.Sessions.Check(ctx, who.value) }
 	if upgraded {
 		both, ok := res.Body.(io.ReadWriteCloser)
 		if !ok {

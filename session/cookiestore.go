@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +22,7 @@ func NewCookieStore(sealer *Sealer, cookie Cookie, life time.Duration, now func(
 	if now == nil {
 		now = time.Now
 	}
-	return &CookieStore{sealer, cookie, life, now, newOpened(), newEndings(100_000)}
+	return &CookieStore{sealer, cookie, life, now, newOpened(new(atomic.Uint64)), newEndings(100_000)}
 }
 
 // purposeSession and purposeTicket keep the two kinds of session cookies apart.
@@ -105,6 +106,11 @@ func (c *CookieStore) End(_ context.Context, sel Selector) error {
 	c.endings.add(sel, now, now.Add(c.life))
 	c.opened.gen.Add(1)
 	return nil
+}
+
+// Reopen implements [Reopener]: which sessions were ended is remembered on.
+func (c *CookieStore) Reopen(sealer *Sealer, _ [][]byte, cookie Cookie, _, life time.Duration) (Store, error) {
+	return &CookieStore{sealer, cookie, life, c.now, newOpened(c.opened.gen), c.endings}, nil
 }
 
 // Ping implements [Store]; there is nothing to reach.

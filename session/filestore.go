@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -29,7 +30,7 @@ type FileStore struct {
 	db      *bbolt.DB
 	opened  *opened
 	stop    func()
-	swept   sync.WaitGroup
+	swept   *sync.WaitGroup
 }
 
 var (
@@ -84,7 +85,7 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 		return nil, fmt.Errorf("session store %s: %w", path, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle, now: now, db: db, opened: newOpened(), stop: cancel}
+	f := &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle, now: now, db: db, opened: newOpened(new(atomic.Uint64)), swept: new(sync.WaitGroup), stop: cancel}
 	f.swept.Go(func() {
 		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()
@@ -319,6 +320,19 @@ func (f *FileStore) Sweep() error {
 		}
 		return nil
 	})
+}
+
+// Reopen implements [Reopener]: the file is shared, and closed when one of them is.
+func (f *FileStore) Reopen(sealer *Sealer, keys [][]byte, cookie Cookie, idle, _ time.Duration) (Store, error) {
+	t, err := newTagger(keys)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newInfos(keys)
+	if err != nil {
+		return nil, err
+	}
+	return &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle, now: f.now, db: f.db, opened: newOpened(f.opened.gen), stop: f.stop, swept: f.swept}, nil
 }
 
 // Ping implements [Store].

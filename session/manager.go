@@ -75,6 +75,10 @@ type Manager struct {
 	Now    func() time.Time // nil means time.Now
 	Failed func(error)      // called when something done beside a request failed; nil means nobody wants to know
 
+	// Observe is called after each request to the store; nil means nobody wants to know. op is create, load, save, end, list,
+	// count or ping. It must be quick and safe for concurrent use.
+	Observe func(op string, took time.Duration, err error)
+
 	store      Store
 	inCookie   bool // the session itself is the cookie
 	cookie     Cookie
@@ -115,7 +119,9 @@ func (m *Manager) Begin(ctx context.Context, s *Session) (*Session, *http.Cookie
 	if !s.Expires.After(now) {
 		return nil, nil, errors.New("session: it would have ended before it began: the provider's session_expiry has passed")
 	}
+	began := time.Now()
 	value, err := m.store.Create(ctx, s)
+	m.observe("create", began, err)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,7 +135,7 @@ func (m *Manager) slideEvery() time.Duration { return min(time.Minute, m.Idle/4)
 // the value. Where no cookie can be set (mayCookie is false), uses are recorded only by stores that need none. The error is
 // [ErrNone] when there is no such session, and another when the store could not answer.
 func (m *Manager) Find(ctx context.Context, value string, mayCookie bool) (*Session, *http.Cookie, error) {
-	s, current, err := m.store.Load(ctx, value)
+	s, current, err := m.load(ctx, value)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -156,7 +162,7 @@ func (m *Manager) Find(ctx context.Context, value string, mayCookie bool) (*Sess
 
 // Check says whether value still names a session, without counting as a use of it. The error is ErrNone when it does not.
 func (m *Manager) Check(ctx context.Context, value string) error {
-	s, _, err := m.store.Load(ctx, value)
+	s, _, err := m.load(ctx, value)
 	if err == nil && m.over(s, m.now()) {
 		return ErrNone
 	}
@@ -166,7 +172,7 @@ func (m *Manager) Check(ctx context.Context, value string) error {
 // slide records that s was used now. It returns nil when that did not work out: then another request tries again.
 func (m *Manager) slide(ctx context.Context, value string, s *Session, now time.Time) (*Session, string) {
 	next := s.Change(func(s *Session) { s.Used = now })
-	current, err := m.store.Save(ctx, value, next)
+	current, err := m.save(ctx, value, next)
 	if err == nil {
 		return next, current
 	}
@@ -190,7 +196,7 @@ func (m *Manager) over(s *Session, now time.Time) bool {
 // If that gives it a new cookie value, a later Find hands out the cookie.
 func (m *Manager) Update(ctx context.Context, value string, f func(*Session)) (*Session, error) {
 	for {
-		s, current, err := m.store.Load(ctx, value)
+		s, current, err := m.load(ctx, value)
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +204,7 @@ func (m *Manager) Update(ctx context.Context, value string, f func(*Session)) (*
 			return nil, ErrNone
 		}
 		next := s.Change(f)
-		if _, err = m.store.Save(ctx, current, next); err == nil {
+		if _, err = m.save(ctx, current, next); err == nil {
 			return next, nil
 		}
 		if !errors.Is(err, ErrConflict) {
@@ -211,7 +217,12 @@ func (m *Manager) Update(ctx context.Context, value string, f func(*Session)) (*
 }
 
 // End ends the sessions that sel selects. When it returns nil they are over everywhere this store reaches.
-func (m *Manager) End(ctx context.Context, sel Selector) error { return m.store.End(ctx, sel) }
+func (m *Manager) End(ctx context.Context, sel Selector) error {
+	began := time.Now()
+	err := m.store.End(ctx, sel)
+	m.observe("end", began, err)
+	return err
+}
 
 // Lists says whether the store knows which sessions there are.
 func (m *Manager) Lists() bool { _, ok := m.store.(Lister); return ok }
@@ -223,15 +234,54 @@ func (m *Manager) List(ctx context.Context, sel Selector) ([]Info, error) {
 	if !ok {
 		return nil, ErrNoList
 	}
+	began := time.Now()
 	all, err := l.List(ctx, sel)
+	m.observe("list", began, err)
 	now := m.now()
 	return slices.DeleteFunc(all, func(i Info) bool {
 		return m.over(&Session{Created: i.Created, Used: i.Used, Expires: i.Expires}, now)
 	}), err
 }
 
+// Count returns how many sessions there are, to about a minute. The error is ErrNoList when the store does not count them.
+func (m *Manager) Count(ctx context.Context) (int64, error) {
+	c, ok := m.store.(Counter)
+	if !ok {
+		return 0, ErrNoList
+	}
+	began := time.Now()
+	n, err := c.Count(ctx)
+	m.observe("count", began, err)
+	return n, err
+}
+
 // Ping says whether the store can answer.
-func (m *Manager) Ping(ctx context.Context) error { return m.store.Ping(ctx) }
+func (m *Manager) Ping(ctx context.Context) error {
+	began := time.Now()
+	err := m.store.Ping(ctx)
+	m.observe("ping", began, err)
+	return err
+}
+
+func (m *Manager) load(ctx context.Context, value string) (*Session, string, error) {
+	began := time.Now()
+	s, current, err := m.store.Load(ctx, value)
+	m.observe("load", began, err)
+	return s, current, err
+}
+
+func (m *Manager) save(ctx context.Context, value string, s *Session) (string, error) {
+	began := time.Now()
+	current, err := m.store.Save(ctx, value, s)
+	m.observe("save", began, err)
+	return current, err
+}
+
+func (m *Manager) observe(op string, began time.Time, err error) {
+	if m.Observe != nil {
+		m.Observe(op, time.Since(began), err)
+	}
+}
 
 // Wait waits for what Find does in the background.
 func (m *Manager) Wait() { m.background.Wait() }

@@ -9,7 +9,7 @@ const cacheBytes = 64 << 20
 // are whole ones that have been authenticated: who does not have the value does not find the session. All values of a
 // session lead to its latest snapshot.
 type opened struct {
-	gen     atomic.Uint64 // grows with every ending: then what is in here must be asked for again before it is believed
+	gen     *atomic.Uint64 // grows with every ending: then what is in here must be asked for again before it is believed
 	byValue *cache[*head]
 	byID    *cache[*head]
 }
@@ -25,8 +25,9 @@ type state struct {
 	current string // the value that the browser should have
 }
 
-func newOpened() *opened {
-	return &opened{byValue: newCache[*head](cacheBytes), byID: newCache[*head](cacheBytes)}
+// newOpened returns an empty one. Stores that share their sessions share gen.
+func newOpened(gen *atomic.Uint64) *opened {
+	return &opened{gen: gen, byValue: newCache[*head](cacheBytes), byID: newCache[*head](cacheBytes)}
 }
 
 // cost estimates the memory of an opened session: what was decoded, the headers derived from it and an assertion are

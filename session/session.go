@@ -144,5 +144,12 @@ type Lister interface {
 	List(ctx context.Context, sel Selector) ([]Info, error)
 }
 
+// A Reopener is a Store that can go on under another configuration without losing what it keeps: with other keys, another
+// cookie, other lifetimes. Both stores may be used at once, until the requests that the first serves are done; closing either
+// closes both.
+type Reopener interface {
+	Reopen(sealer *Sealer, keys [][]byte, cookie Cookie, idle, life time.Duration) (Store, error)
+}
+
 // ErrNoList says that the store does not know which sessions there are.
 var ErrNoList = errors.New("this session store keeps no list of sessions")
