@@ -21,6 +21,13 @@ type metadata struct {
 	PromisesIss   bool     `json:"authorization_response_iss_parameter_supported"` // RFC 9207 §3
 }
 
+// A discovery is one try. meta and err are set when done is closed.
+type discovery struct {
+	done chan struct{}
+	meta *metadata
+	err  error
+}
+
 // provider is the last good metadata. While there is none it tries discovery, waiting at most 2 s, unless a try failed
 // within the last second.
 func (rp *RelyingParty) provider(ctx context.Context) (*metadata, error) {
@@ -28,39 +35,61 @@ func (rp *RelyingParty) provider(ctx context.Context) (*metadata, error) {
 		return m, nil
 	}
 	rp.mu.Lock()
-	failed, failure := rp.failed, rp.failure
-	rp.mu.Unlock()
-	if failure != nil && rp.now().Sub(failed) < time.Second {
-		return nil, failure
+	if m := rp.meta.Load(); m != nil {
+		rp.mu.Unlock()
+		return m, nil
 	}
+	if rp.failure != nil && rp.running == nil && rp.now().Sub(rp.failed) < time.Second {
+		defer rp.mu.Unlock()
+		return nil, rp.failure
+	}
+	d := rp.startDiscovery()
+	rp.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	return rp.discoverOnce(ctx)
+	return d.wait(ctx)
 }
 
-// discoverOnce joins the discovery that is under way, or starts one. The caller leaves with its own context.
-func (rp *RelyingParty) discoverOnce(ctx context.Context) (*metadata, error) {
-	done := rp.flight.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpTimeout)
+// renew tries discovery even if there is metadata.
+func (rp *RelyingParty) renew(ctx context.Context) (*metadata, error) {
+	rp.mu.Lock()
+	d := rp.startDiscovery()
+	rp.mu.Unlock()
+	return d.wait(ctx)
+}
+
+// startDiscovery returns the discovery under way, or begins one. The caller holds mu.
+func (rp *RelyingParty) startDiscovery() *discovery {
+	if rp.running != nil {
+		return rp.running
+	}
+	d := &discovery{done: make(chan struct{})}
+	rp.running = d
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), httpTimeout)
 		defer cancel()
-		m, err := rp.discover(ctx)
-		rp.record(m, err)
-		return m, err
-	})
+		d.meta, d.err = rp.discover(ctx)
+		rp.mu.Lock()
+		defer rp.mu.Unlock()
+		rp.record(d.meta, d.err)
+		rp.running = nil
+		close(d.done)
+	}()
+	return d
+}
+
+func (d *discovery) wait(ctx context.Context) (*metadata, error) {
 	select {
-	case r := <-done:
-		m, _ := r.Val.(*metadata)
-		return m, r.Err
+	case <-d.done:
+		return d.meta, d.err
 	case <-ctx.Done():
 		return nil, unavailable("discovery", ctx.Err())
 	}
 }
 
 // record keeps the outcome of a discovery. A failure leaves the last good metadata in use. What an operator must know is
-// logged when it changes.
+// logged when it changes. The caller holds mu.
 func (rp *RelyingParty) record(m *metadata, err error) {
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
 	if err != nil {
 		rp.failed, rp.failure = rp.now(), err
 		if text := err.Error(); text != rp.announced {

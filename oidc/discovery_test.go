@@ -200,7 +200,7 @@ func TestAFailedDiscoveryIsNotRepeatedForEveryRequest(t *testing.T) {
 
 func TestConcurrentStartsShareOneDiscovery(t *testing.T) {
 	p := newProvider(t)
-	release, arrived := make(chan bool), make(chan bool)
+	release, arrived := make(chan bool), make(chan bool, 100)
 	p.instead["discovery"] = func(w http.ResponseWriter, r *http.Request) {
 		arrived <- true
 		<-release

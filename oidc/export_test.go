@@ -13,7 +13,7 @@ func (rp *RelyingParty) SetTransport(t http.RoundTripper) {
 
 // Discover does what Run does every ten minutes.
 func (rp *RelyingParty) Discover(ctx context.Context) error {
-	_, err := rp.discoverOnce(ctx)
+	_, err := rp.renew(ctx)
 	return err
 }
 

@@ -238,7 +238,7 @@ func TestConcurrentLoginsShareOneFetchAndLeaveWithTheirContexts(t *testing.T) {
 	if _, _, err := rp.Start(context.Background(), oidc.AuthRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	arrived, release := make(chan bool), make(chan bool)
+	arrived, release := make(chan bool, 100), make(chan bool)
 	p.instead["keys"] = func(w http.ResponseWriter, r *http.Request) {
 		arrived <- true
 		<-release

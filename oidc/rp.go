@@ -36,8 +36,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 )
 
 // Config says who the provider is and how to talk to it. Issuer, ClientID, RedirectURL and one of ClientSecret and
@@ -88,13 +86,13 @@ type RelyingParty struct {
 	documents *http.Client // discovery and keys: redirects within the origin
 	plain     *http.Client // everything that carries a secret: no redirects
 
-	meta   atomic.Pointer[metadata] // the last good one; nil until discovery succeeds
-	flight singleflight.Group       // of discovery
+	meta atomic.Pointer[metadata] // the last good one; nil until discovery succeeds
 
 	mu        sync.Mutex
-	failed    time.Time // when discovery last failed
-	failure   error     // and how; nil after a success
-	announced string    // the last failure that was logged
+	running   *discovery // the discovery under way, or nil
+	failed    time.Time  // when discovery last failed
+	failure   error      // and how; nil after a success
+	announced string     // the last failure that was logged
 }
 
 // reserved are the authorization parameters that are ours alone, so that no configuration can weaken a login.
@@ -193,7 +191,7 @@ func (rp *RelyingParty) Run(ctx context.Context) {
 	retry := first
 	for {
 		wait := renew
-		m, err := rp.discoverOnce(ctx)
+		m, err := rp.renew(ctx)
 		if err == nil {
 			retry = first
 			rp.keys.current(ctx, m.JWKSURL) // so that the first login need not wait; a failure shows when they are used
