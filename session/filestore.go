@@ -121,7 +121,13 @@ func (f *FileStore) put(tx *bbolt.Tx, row []byte, s *Session, sealed []byte) err
 			return err
 		}
 	}
-	return tx.Bucket(bucketSessions).Put(row, value.Bytes())
+	sessions := tx.Bucket(bucketSessions)
+	if sessions.Get(row) == nil {
+		if err := changeCount(tx, 1); err != nil {
+			return err
+		}
+	}
+	return sessions.Put(row, value.Bytes())
 }
 
 // get reads a row. What it returns is valid within the transaction only.
@@ -143,6 +149,9 @@ func remove(tx *bbolt.Tx, row []byte, h header) error {
 		if err := tx.Bucket(bucketIndex).Delete(slices.Concat(t[:], row)); err != nil {
 			return err
 		}
+	}
+	if err := changeCount(tx, -1); err != nil {
+		return err
 	}
 	return tx.Bucket(bucketSessions).Delete(row)
 }
