@@ -18,6 +18,7 @@ func (p *Proxy) callback(x *exchange) error {
 	if x.target.host != p.opts.PublicURL.Host { // the redirect URI names that host and no other
 		return p.notFound()
 	}
+	x.login = LoginFailed // until it is completed
 	query, err := url.ParseQuery(x.target.query)
 	if err != nil {
 		return p.badCallback("malformed", err)
@@ -42,6 +43,7 @@ func (p *Proxy) callback(x *exchange) error {
 	p.endFormer(x, s)
 	x.who = s.Identity
 	x.setCookie(cookie)
+	x.login = LoginCompleted
 	return &redirect{http.StatusSeeOther, p.absolute(a.ReturnTo), "signed in"}
 }
 
@@ -91,7 +93,7 @@ func (p *Proxy) unknownState(x *exchange, s string) error {
 		return err
 	}
 	if who.session != nil {
-		x.who = who.Identity
+		x.who, x.login = who.Identity, ""
 		return &redirect{http.StatusSeeOther, p.absolute(to), "a callback of no login, signed in already"}
 	}
 	if !navigation(x.r) {

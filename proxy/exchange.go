@@ -37,8 +37,13 @@ type exchange struct {
 	reason   string
 	cookies  []*http.Cookie // to set with the answer
 	twice    bool           // the session cookie came twice
+	ours     time.Duration  // until the upstream was asked
 	upstream time.Duration  // until the upstream's header was there; 0: it was not asked
 	err      error          // the cause, for the log
+	failure  string         // code or reason of the failure
+	panicked bool
+	login    string // what became of a login
+	logout   string // what became of a back-channel logout
 }
 
 // The keys of the request event.
@@ -86,7 +91,7 @@ func (x *exchange) decide(who visitor, d policy.Decision) {
 func (p *Proxy) end(x *exchange) {
 	failed := recover()
 	if failed != nil && failed != http.ErrAbortHandler {
-		x.err = fmt.Errorf("panic: %v\n%s", failed, debug.Stack())
+		x.err, x.panicked = fmt.Errorf("panic: %v\n%s", failed, debug.Stack()), true
 		if x.w.status == 0 {
 			p.fail(x, x.err)
 			failed = nil
@@ -100,6 +105,7 @@ func (p *Proxy) end(x *exchange) {
 	}
 }
 
+// logRequest writes the request event and tells the observer.
 func (p *Proxy) logRequest(x *exchange, aborted bool) {
 	status := x.w.status
 	switch {
@@ -111,6 +117,7 @@ func (p *Proxy) logRequest(x *exchange, aborted bool) {
 	case status == 0:
 		status = http.StatusOK // nothing was written: net/http sends this
 	}
+	p.observe(x, status)
 	level := slog.LevelInfo
 	if status >= 500 && x.err != nil {
 		level = slog.LevelError

@@ -41,6 +41,7 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			failed = p.rewrite(x, rt, ident, websocket, pr.Out)
 			sent = time.Now()
+			x.ours = sent.Sub(x.begun)
 		},
 		ModifyResponse: func(res *http.Response) error {
 			x.upstream = time.Since(sent)

@@ -80,6 +80,7 @@ func (p *Proxy) startLogin(x *exchange, req oidc.AuthRequest, returnTo string) e
 }
 
 func (p *Proxy) startLoginAs(x *exchange, try string, req oidc.AuthRequest, returnTo string) error {
+	x.login = LoginFailed // until it has started
 	if wait := p.limiter.take(x.client, p.now()); wait > 0 {
 		return &failure{page: pages.TooManyLogins(p.loginURL(returnTo, "")), code: "too_many_logins", reason: "login_per_minute", retry: wait}
 	}
@@ -102,6 +103,7 @@ func (p *Proxy) startLoginAs(x *exchange, try string, req oidc.AuthRequest, retu
 	if x.decision == "" {
 		x.decision = decisionOwn
 	}
+	x.login = LoginStarted
 	return &redirect{http.StatusFound, to, "login started"}
 }
 

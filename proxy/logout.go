@@ -168,7 +168,9 @@ func readForm(x *exchange, limit int64) (url.Values, error) {
 // backchannelLogout ends the sessions that the provider names (OpenID Connect Back-Channel Logout 1.0 §2.5, §2.8). It is
 // called by the provider itself: no cookie and no origin counts, only the signature.
 func (p *Proxy) backchannelLogout(x *exchange) error {
+	x.logout = logoutFailed // until it is obeyed
 	refuse := func(cause error) error {
+		x.logout = logoutRefused
 		return &failure{page: pages.BadRequest(""), code: "invalid_request", reason: "logout token refused", cause: cause}
 	}
 	form, err := readForm(x, 64<<10)
@@ -190,7 +192,7 @@ func (p *Proxy) backchannelLogout(x *exchange) error {
 	x.reason = "back-channel logout"
 	once := sha256.Sum256([]byte(token.Issuer + "\x00" + token.ID)) // a replay must not end what was begun since
 	if !p.loggedOut.add(once, p.now(), max(token.Expires.Sub(p.now()), 0)+10*time.Minute) {
-		x.reason = "back-channel logout, replayed"
+		x.reason, x.logout = "back-channel logout, replayed", logoutReplayed
 		return p.empty(x)
 	}
 	err = p.opts.Sessions.End(x.r.Context(), session.Selector{Issuer: token.Issuer, Subject: token.Subject, ProviderSID: token.SessionID})
@@ -199,6 +201,7 @@ func (p *Proxy) backchannelLogout(x *exchange) error {
 		return p.storeFailure(err)
 	}
 	p.streams.ended()
+	x.logout = logoutObeyed
 	return p.empty(x)
 }
 

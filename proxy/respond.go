@@ -64,6 +64,7 @@ func (p *Proxy) fail(x *exchange, err error) {
 	if x.err == nil {
 		x.err = f.cause
 	}
+	x.failed(f)
 	h := x.w.Header()
 	if f.header[0] != "" {
 		h.Set(f.header[0], f.header[1])
