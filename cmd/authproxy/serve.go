@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log"
 	"log/slog"
@@ -204,34 +203,6 @@ func listen(a config.Addr) (net.Listener, error) {
 		}
 	}
 	return net.Listen(a.Network, a.Address)
-}
-
-// adminHandler is the listener for operators (contract section 8).
-func (s *server) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if !s.ready.Load() {
-			say(w, http.StatusServiceUnavailable, "stopping")
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
-		defer cancel()
-		if err := s.sessions.Ping(ctx); err != nil {
-			say(w, http.StatusServiceUnavailable, "the session store cannot be reached")
-			return
-		}
-		say(w, http.StatusOK, "ok")
-	})
-	mux.Handle("GET /jwks.json", s.proxy.JWKS())
-	return mux
-}
-
-func say(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	io.WriteString(w, text+"\n")
 }
 
 // A certificate is read from its files again when they change, so that renewing it needs nobody.
