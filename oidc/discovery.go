@@ -138,8 +138,8 @@ func (rp *RelyingParty) discover(ctx context.Context) (*metadata, error) {
 		name, url string
 		required  bool
 	}{
-		{"authorization_endpoint", m.AuthURL, true},
-		{"token_endpoint", m.TokenURL, true},
+		{"authorization_endpoint", m.AuthURL, !rp.keysOnly},
+		{"token_endpoint", m.TokenURL, !rp.keysOnly},
 		{"jwks_uri", m.JWKSURL, true},
 		{"userinfo_endpoint", m.UserInfoURL, rp.cfg.Userinfo},
 		{"end_session_endpoint", m.EndSessionURL, false},

@@ -130,7 +130,11 @@ func (rp *RelyingParty) Finish(ctx context.Context, login Login, response url.Va
 	if err != nil {
 		return nil, err
 	}
-	return rp.tokens(id.claims, all, resp, rp.cfg.Scopes)
+	t, err := rp.tokens(id.claims, all, resp, rp.cfg.Scopes)
+	if err != nil {
+		return nil, err
+	}
+	return rp.withPermissions(ctx, t, nil), nil
 }
 
 // checkResponse checks the authorization response and returns its code.

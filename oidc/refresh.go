@@ -44,7 +44,10 @@ func (rp *RelyingParty) Refresh(ctx context.Context, refreshToken string, before
 		rp.log.Warn("tokens were refreshed, the identity was not", "error", err)
 		after, err = kept(resp, before), nil
 	}
-	return after, err
+	if err != nil {
+		return nil, err
+	}
+	return rp.withPermissions(ctx, after, before.Identity.Permissions), nil
 }
 
 // refreshed reads the response to a refresh.

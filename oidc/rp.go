@@ -15,6 +15,8 @@
 //	url, login, err := rp.Start(ctx, oidc.AuthRequest{State: state})
 //	tokens, err := rp.Finish(ctx, login, r.URL.Query())
 //
+// A [Resource] checks access tokens that others present to us, by the same discovery and keys.
+//
 // Errors are *[Unavailable], *[Denied], *[Invalid] or *[Misconfigured]. Their texts hold no code, token, secret, state or code
 // verifier.
 package oidc
@@ -83,8 +85,11 @@ type RelyingParty struct {
 	log       *slog.Logger
 	now       func() time.Time
 	keys      *keySet
+	keysOnly  bool         // only tokens of the provider are verified; see NewResource
 	documents *http.Client // discovery and keys: redirects within the origin
 	plain     *http.Client // everything that carries a secret: no redirects
+
+	withoutPermissions sync.Once // says in the log that nobody has any
 
 	meta atomic.Pointer[metadata] // the last good one; nil until discovery succeeds
 
@@ -113,15 +118,10 @@ func New(cfg Config) (*RelyingParty, error) {
 	var wrong []error
 	mistake := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf("oidc: "+format, args...)) }
 
-	issuer, err := url.Parse(cfg.Issuer)
-	if err != nil {
-		mistake("issuer %q is not a URL", cfg.Issuer)
-	} else if err := checkEndpoint(cfg.Issuer, issuer); err != nil {
-		mistake("issuer %w", err)
-	} else if issuer.RawQuery != "" || issuer.ForceQuery {
-		mistake("issuer %q has a query", cfg.Issuer) // OIDC Discovery §3
+	var err error
+	if rp.issuer, err = parseIssuer(cfg.Issuer); err != nil {
+		mistake("%w", err)
 	}
-	rp.issuer = issuer
 	if cfg.ClientID == "" {
 		mistake("the client ID is missing")
 	}
@@ -182,6 +182,20 @@ func New(cfg Config) (*RelyingParty, error) {
 	rp.documents, rp.plain = newClients(cfg.CAs)
 	rp.keys = &keySet{alg: rp.cfg.IDTokenAlg, now: rp.now, get: rp.fetchKeys}
 	return rp, nil
+}
+
+func parseIssuer(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("issuer %q is not a URL", raw)
+	}
+	if err := checkEndpoint(raw, u); err != nil {
+		return nil, fmt.Errorf("issuer %w", err)
+	}
+	if u.RawQuery != "" || u.ForceQuery { // OIDC Discovery §3
+		return nil, fmt.Errorf("issuer %q has a query", raw)
+	}
+	return u, nil
 }
 
 // Run keeps what is known of the provider up to date: it tries discovery until it succeeds, waiting 0.25 s and then twice

@@ -29,7 +29,7 @@ type Tokens struct {
 
 	Nonce, SessionID string // nonce and sid of the login's ID token
 
-	AccessToken, RefreshToken, IDToken string // AccessToken is opaque to us
+	AccessToken, RefreshToken, IDToken string // AccessToken is opaque to us, but for its permissions when it is for Config.Audience
 
 	AccessExpiry  time.Time // zero: the provider did not say
 	SessionExpiry time.Time // session_expiry claim: the session must end then; zero: none
