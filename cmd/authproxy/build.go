@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -27,14 +28,28 @@ type assembly struct {
 // openStore opens the session store; check has a look instead.
 type openStore func(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error)
 
+// observers are told what happens, for metrics. One that is nil does not want to know.
+type observers struct {
+	request  func(proxy.Event)
+	renewal  func(result string)
+	provider func(op string, took time.Duration, err error)
+	store    func(op string, took time.Duration, err error)
+}
+
 // build makes everything that a configuration describes but listeners. Nothing is connected to.
 func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, error) {
+	return buildObserved(cfg, log, open, observers{})
+}
+
+// buildObserved is build with somebody watching.
+func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers) (*assembly, error) {
 	provider, err := oidc.New(oidc.Config{
 		Issuer: cfg.Provider.Issuer, Auth0: cfg.Provider.Domain != "", ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
 		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
 		Scopes: cfg.Provider.Scopes, Audience: cfg.Provider.Audience, Params: cfg.Provider.Params, Organization: cfg.Provider.Organization,
 		IDTokenAlg: cfg.Provider.IDTokenAlg, Leeway: cfg.Provider.Leeway, Claims: oidc.ClaimNames(cfg.Provider.Claims), KeepClaims: cfg.Identity.Claims,
 		Logout: cfg.Provider.Logout, Federated: cfg.Provider.Federated, Userinfo: cfg.Provider.Userinfo, CAs: cfg.Provider.CAs, Log: log,
+		Observe: watch.provider,
 	})
 	if err != nil {
 		return nil, err
@@ -61,6 +76,7 @@ func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, err
 		return nil, err
 	}
 	sessions := session.NewManager(store, cookie, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
+	sessions.Observe = watch.store
 	sessions.Failed = func(err error) { log.Warn("session store", "error", err.Error()) }
 
 	upstreams := map[*config.Upstream]*proxy.Upstream{}
@@ -78,6 +94,7 @@ func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, err
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Provider: provider, Sessions: sessions, Sealer: sealer, Signer: signer,
 		Default: upstream(cfg.Upstream), SignInPage: cfg.SignInPage, Connections: cfg.Provider.Connections, StoreTokens: cfg.Session.Refresh,
 		CookieDomain: cfg.Session.Cookie.Domain, TrustedProxies: cfg.TrustedProxies, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: log,
+		Observe: watch.request, ObserveRenewal: watch.renewal,
 		Identity: proxy.Identity{
 			Claims: cfg.Identity.Claims, OnlyGroups: cfg.Identity.OnlyGroups, StripForeign: cfg.Identity.StripForeign,
 			AssertionHeader: cfg.Identity.Assertion.Header, Audience: cfg.Identity.Assertion.Audience, AccessToken: cfg.Identity.AccessToken, Messages: messages,

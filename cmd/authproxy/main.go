@@ -41,6 +41,7 @@ func commands() []command {
 		{"check", "[-config FILE]", "check the configuration and print what to paste into the provider's settings", checkCommand},
 		{"explain", "[-config FILE] [-method GET] [-claims JSON|@FILE] URL", "say which route decides about a request, and how", explainCommand},
 		{"keygen", "", "print a fresh session key", keygenCommand},
+		{"sessions", "list|revoke [-config FILE] [-subject S] [-id ID] [-all]", "list or end sessions of the running proxy", sessionsCommand},
 		{"version", "", "print version, commit and Go version", versionCommand},
 	}
 }
