@@ -113,14 +113,13 @@ func (h *host) find(path, method string) *route {
 	return nil
 }
 
-// match finds the one route that judges the request. A path that some upstream would read as one of another route, because
-// it leaves out the ";" parameters of segments, is refused.
+// match finds the one route that judges the request. A path that some upstream would read as one of another route is refused.
 func (p *Proxy) match(t target, method string) (*route, error) {
 	h := p.hosts[t.host]
 	rt := h.find(t.path, method)
-	if plain := withoutParameters(t.path); plain != t.path {
-		if _, ours := p.ownEndpoint(plain); ours || h.find(plain, method) != rt {
-			return rt, p.badRequest(ambiguous("the path matches another route without its ; parameters"))
+	for _, other := range readings(t.path) {
+		if _, ours := p.ownEndpoint(other); ours || h.find(other, method) != rt {
+			return rt, p.badRequest(ambiguous("the path matches another route without its ; parameters, decoded again or normalised"))
 		}
 	}
 	if rt.upstream == nil {

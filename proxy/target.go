@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -40,8 +41,7 @@ func ambiguous(format string, args ...any) error {
 	return &ambiguousError{fmt.Sprintf(format, args...)}
 }
 
-// splitTarget reads a request target in origin-form, or in absolute-form (RFC 9112 §3.2). The authority of an
-// absolute-form has taken the place of Host already (net/http, RFC 9112 §3.2.2); here only its shape is judged.
+// splitTarget reads a request target in origin-form, or in absolute-form (RFC 9112 §3.2), of which it judges the shape only.
 func splitTarget(uri string) (rawPath, rawQuery string, bare bool, err error) {
 	for i := range len(uri) {
 		if c := uri[i]; c <= ' ' || c == 0x7f {
@@ -117,30 +117,50 @@ func cleanPath(raw string) (path string, err error) {
 	return path, nil
 }
 
+// maxDecodings is how often what was decoded may be decoded again with another result.
+const maxDecodings = 3
+
 // doublyEncoded says whether a decoded path would, decoded again, once or more, gain a dot, a slash, a backslash or a
-// control character.
+// control character, or would take more decodings than anybody writes.
 func doublyEncoded(path string) bool {
-	for {
-		i := strings.IndexByte(path, '%')
-		if i < 0 {
-			return false
+	for range maxDecodings {
+		next, structure := decodeAgain(path)
+		if structure || next == path {
+			return structure
 		}
-		path = path[i+1:]
-		rest := path
-		for strings.HasPrefix(rest, "25") {
-			rest = rest[2:]
-		}
-		if len(rest) < 2 {
-			continue
-		}
-		switch code := strings.ToLower(rest[:2]); {
-		case code == "2e", code == "2f", code == "5c", code == "7f", code[0] == '0' && isHex(code[1]), code[0] == '1' && isHex(code[1]):
-			return true
-		}
+		path = next
 	}
+	return true
 }
 
-func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
+// decodeAgain decodes each valid escape once, as lenient programs do, and says whether there was structure in them: a dot,
+// a slash, a backslash or a control character.
+func decodeAgain(path string) (decoded string, structure bool) {
+	at := strings.IndexByte(path, '%')
+	if at < 0 {
+		return path, false
+	}
+	b := []byte(path[:at])
+	for i := at; i < len(path); i++ {
+		c := path[i]
+		if c == '%' && i+2 < len(path) && isHex(path[i+1]) && isHex(path[i+2]) {
+			c = unhex(path[i+1])<<4 | unhex(path[i+2])
+			i += 2
+			structure = structure || c < ' ' || c == '.' || c == '/' || c == '\\' || c == 0x7f
+		}
+		b = append(b, c)
+	}
+	return string(b), structure
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}
 
 // cleanSegments removes dot segments and empty segments from an escaped path; what remains keeps its spelling. The result
 // begins with exactly one slash.
@@ -168,11 +188,44 @@ func cleanSegments(raw string) string {
 	return clean
 }
 
+// compatibility reads the compatibility forms of what has a meaning in paths as that, as programs do that normalise (Unicode
+// NFKC).
+var compatibility = strings.NewReplacer("\u2024", ".", "\uff0e", ".", "\ufe52", ".", "\u2025", "..", "\u2026", "...",
+	"\uff0f", "/", "\uff3c", "/", "\ufe68", "/", "\uff1b", ";", "\ufe54", ";", "\uff05", "%", "\ufe6a", "%")
+
+// readings are the other paths that programs behind us may take a clean path for: they decode it again, they leave out the
+// ";" parameters of its segments, or they normalise what looks like a dot, a slash or a semicolon.
+func readings(path string) (others []string) {
+	if strings.IndexFunc(path, func(c rune) bool { return c == '%' || c == ';' || c >= utf8.RuneSelf }) < 0 {
+		return nil
+	}
+	add := func(other string) {
+		if other != path && !slices.Contains(others, other) {
+			others = append(others, other)
+		}
+	}
+	again := path
+	for {
+		normal := compatibility.Replace(again)
+		normalAgain, _ := decodeAgain(normal)
+		for _, p := range [...]string{again, normal, normalAgain} {
+			if p != path {
+				add(decodedClean(p))
+			}
+			if strings.IndexByte(p, ';') >= 0 {
+				add(withoutParameters(p))
+			}
+		}
+		next, _ := decodeAgain(again)
+		if next == again { // soon: cleanPath has refused more
+			return others
+		}
+		again = next
+	}
+}
+
 // withoutParameters is the clean path without the ";" parameters of its segments, as servlet containers read it.
 func withoutParameters(path string) string {
-	if strings.IndexByte(path, ';') < 0 {
-		return path
-	}
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
 		segments[i], _, _ = strings.Cut(s, ";")
@@ -201,6 +254,11 @@ func (p *Proxy) readTarget(r *http.Request, host string) (target, error) {
 	rawPath, query, bare, err := splitTarget(r.RequestURI)
 	if err != nil {
 		return target{}, err
+	}
+	if !strings.HasPrefix(r.RequestURI, "/") { // RFC 9112 §3.2.2; HTTP/2 has no such form, and net/http compares nothing there
+		if name, err := canonicalHost(r.URL.Host, p.opts.PublicURL.Scheme); err != nil || name != host {
+			return target{}, ambiguous("the request target is a URL of another host")
+		}
 	}
 	t := target{host: host, raw: rawPath, query: query, bare: bare}
 	t.path, err = cleanPath(rawPath)
