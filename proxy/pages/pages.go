@@ -2,7 +2,8 @@
 // errors.
 //
 // Every page is complete in one answer: no script, no font, no image and no style sheet is loaded from anywhere, and the
-// Content-Security-Policy allows nothing but the one style element by its hash. Whatever comes from a provider or a user is
+// Content-Security-Policy allows nothing but the one style element, and on two pages one script, by their hashes. A script is
+// the same for everybody: what it works with stands in attributes. Whatever comes from a provider or a user is
 // escaped for where it stands, cut to a length that cannot fill the screen, and cleaned of characters that reorder text.
 // URLs are the caller's: pass only those that the proxy made or checked. As a last line a URL with another scheme than
 // http, https or mailto is not linked.
@@ -40,6 +41,7 @@ type frame struct {
 	Host   string // "" shows none
 	Layout string // class of the body: narrow, medium or wide
 	Go     string // path to go to at once; "" stays
+	Script string // file of the page's script; "" is none
 
 	// content is the template of what stands in main, executed with data.
 	content *template.Template
@@ -126,6 +128,19 @@ type Bounce struct {
 	URL  string // a path; anything else is only linked
 }
 
+// Handoff puts a token for the app's own pages into the browser's localStorage, as authproxy_token, and goes on.
+type Handoff struct {
+	Host  string
+	Token string
+	URL   string // where to go on
+}
+
+// Forget removes that token from the browser's localStorage, and nothing else, and goes on.
+type Forget struct {
+	Host string
+	URL  string // where to go on
+}
+
 // An Error is a page about something that did not work. The functions that return one have the wording; callers add Host
 // and RequestID.
 type Error struct {
@@ -182,6 +197,14 @@ func (p Bounce) frame() frame {
 	return f
 }
 
+func (p Handoff) frame() frame {
+	return frame{Title: "One moment", Host: p.Host, Layout: "narrow", Script: "handoff.js", content: content("handoff.html"), data: p}
+}
+
+func (p Forget) frame() frame {
+	return frame{Title: "One moment", Host: p.Host, Layout: "narrow", Script: "forget.js", content: content("forget.html"), data: p}
+}
+
 // isPath says whether browsers can only take s for a path of this site. They drop tabs and line ends anywhere in a URL, and
 // take \ for /.
 func isPath(s string) bool {
@@ -217,17 +240,19 @@ var files embed.FS
 var (
 	style     = mustRead("html/style.css")
 	templates = template.Must(template.New("").Funcs(template.FuncMap{
-		"text":  func(s string) string { return Text(s, maxText) },
-		"long":  func(s string) string { return Text(s, maxLongText) },
-		"label": label,
-		"first": func(all []string) []string { return all[:min(len(all), maxGroups)] },
-		"rest":  func(all []string) []string { return all[min(len(all), maxGroups):] },
-		"date":  func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
-		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"style": func() template.CSS { return template.CSS(style) },
+		"text":   func(s string) string { return Text(s, maxText) },
+		"long":   func(s string) string { return Text(s, maxLongText) },
+		"label":  label,
+		"first":  func(all []string) []string { return all[:min(len(all), maxGroups)] },
+		"rest":   func(all []string) []string { return all[min(len(all), maxGroups):] },
+		"date":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"style":  func() template.CSS { return template.CSS(style) },
+		"script": func(name string) template.JS { return template.JS(scripts[name]) },
 	}).ParseFS(files, "html/*.html"))
 
-	policy = contentSecurityPolicy()
+	scripts  = map[string]string{"handoff.js": mustRead("html/handoff.js"), "forget.js": mustRead("html/forget.js")}
+	policies = contentSecurityPolicies()
 )
 
 func content(name string) *template.Template { return templates.Lookup(name) }
@@ -240,11 +265,20 @@ func mustRead(name string) string {
 	return string(b)
 }
 
-// contentSecurityPolicy allows our style element and the icon in the page, nothing else. There is no form-action, because
-// browsers apply it to redirects too, and signing out is redirected to the provider.
-func contentSecurityPolicy() string {
-	hash := sha256.Sum256([]byte(style))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+// contentSecurityPolicies are those of pages by their script. They allow that, our style element and the icon in the page,
+// nothing else. There is no form-action, because browsers apply it to redirects too, and signing out is redirected to the
+// provider.
+func contentSecurityPolicies() map[string]string {
+	hash := func(text string) string {
+		sum := sha256.Sum256([]byte(text))
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	rest := "style-src " + hash(style) + "; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+	all := map[string]string{"": "default-src 'none'; " + rest}
+	for name, text := range scripts {
+		all[name] = "default-src 'none'; script-src " + hash(text) + "; " + rest
+	}
+	return all
 }
 
 // Write answers with page. It sets every header that a page needs, and a Content-Length; to HEAD it sends no body. The
@@ -252,7 +286,7 @@ func contentSecurityPolicy() string {
 func Write(w http.ResponseWriter, r *http.Request, status int, page Page) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Security-Policy", policies[page.frame().Script])
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	body, err := render(page)

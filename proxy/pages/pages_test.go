@@ -108,7 +108,9 @@ func samples() map[string]pages.Page {
 			Host: "app.example.com", Action: "/auth/sessions", HomeURL: "/auth/", Notice: "One session has ended.",
 			Sessions: []pages.Session{{ID: "one", Current: true, SignedInAt: now, UsedAt: now, ExpiresAt: now}, {ID: "two", Device: "Firefox on Linux", Address: "192.0.2.7", SignedInAt: now}},
 		},
-		"bounce": pages.Bounce{Host: "app.example.com", URL: "/reports?from=2026-01-01&to=%C3%A4%20;'x'"},
+		"bounce":  pages.Bounce{Host: "app.example.com", URL: "/reports?from=2026-01-01&to=%C3%A4%20;'x'"},
+		"handoff": pages.Handoff{Host: "app.example.com", Token: "eyJhbGciOiJFUzI1NiJ9.e30.AA", URL: "/app?x=1&y=2"},
+		"forget":  pages.Forget{Host: "app.example.com", URL: "https://acme.eu.auth0.com/v2/logout?client_id=x&returnTo=https%3A%2F%2Fapp.example.com%2F"},
 		"error with a button that posts": pages.Error{
 			Status: 403, Title: "Access denied", Message: "No.", RequestID: "01JD7Z4Q9KX2N8", Host: "app.example.com",
 			Actions: []pages.Action{{Label: "Sign out", URL: "/auth/logout?return_to=%2F", Primary: true, Post: true}, {Label: "Home", URL: "/auth/"}},
@@ -252,7 +254,11 @@ func fill(v reflect.Value, s string, n int, flags bool) {
 // kinds are the pages whose text comes from elsewhere.
 var kinds = map[string]pages.Page{
 	"home": pages.Home{}, "sign in": pages.SignIn{}, "confirm logout": pages.ConfirmLogout{}, "sessions": pages.Sessions{}, "bounce": pages.Bounce{}, "error": pages.Error{},
+	"handoff": pages.Handoff{}, "forget": pages.Forget{},
 }
+
+// quiet are those that show none of it: it stands in URLs and attributes.
+var quiet = []string{"confirm logout", "bounce", "handoff", "forget"}
 
 func TestNothingFromOutsideBecomesMarkup(t *testing.T) {
 	for name, kind := range kinds {
@@ -269,7 +275,7 @@ func TestNothingFromOutsideBecomesMarkup(t *testing.T) {
 					if got.Skeleton() != want.Skeleton() {
 						t.Errorf("the input changed the elements of the page:\n%.2000s", text)
 					}
-					if name != "confirm logout" && name != "bounce" && !strings.Contains(got.Text(), pages.Text(p, 200)) {
+					if !slices.Contains(quiet, name) && !strings.Contains(got.Text(), pages.Text(p, 200)) {
 						t.Errorf("the page does not show %q as it is: %.2000s", pages.Text(p, 200), got.Text())
 					}
 					if len(text) > 100_000 && len(p) < 1000 {
@@ -631,5 +637,41 @@ func BenchmarkWrite(b *testing.B) {
 				pages.Write(httptest.NewRecorder(), r, 200, page)
 			}
 		})
+	}
+}
+
+// The scripts are part of the pages' promise: what a value is cannot change what they do, because they hold none.
+func TestScriptsAreTheSameForEverybody(t *testing.T) {
+	for name, kind := range map[string]pages.Page{"handoff": pages.Handoff{}, "forget": pages.Forget{}} {
+		t.Run(name, func(t *testing.T) {
+			script := func(s string) string {
+				page, err := pagestest.Parse(body(t, filled(kind, s, 1, true)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return page.All("script")[0].Text()
+			}
+			want := script("harmless")
+			for _, p := range payloads {
+				if got := script(p); got != want {
+					t.Errorf("with %.30q the script is\n%s\nwant\n%s", p, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestTheHandoffPageCarriesTokenAndDestinationAsTheyAre(t *testing.T) {
+	const token, to = "eyJhbGciOiJFUzI1NiJ9.e30.A_-A", "/app?x=</script>&y=%22#z"
+	page, err := pagestest.Parse(body(t, pages.Handoff{Token: token, URL: to}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := page.All("a")[0]
+	if link.Attrs["data-token"] != token {
+		t.Errorf("data-token = %q, want %q", link.Attrs["data-token"], token)
+	}
+	if want := "/app?x=%3c/script%3e&y=%22#z"; link.Attrs["href"] != want {
+		t.Errorf("href = %q, want %q", link.Attrs["href"], want)
 	}
 }

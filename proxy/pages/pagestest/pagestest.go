@@ -118,7 +118,7 @@ func (n *Node) Skeleton() string {
 }
 
 // Check fails the test unless the answer is a page as every page of the proxy should be: with all headers, one style element
-// that the policy names by its hash, nothing that a policy would have to forbid, and what screen readers need.
+// and at most one script that the policy names by their hashes, nothing else that a policy would have to forbid, and what screen readers need.
 func Check(t testing.TB, header http.Header, body string) *Node {
 	t.Helper()
 	page, err := Parse(body)
@@ -137,14 +137,23 @@ func checkHeader(t testing.TB, header http.Header, page *Node) {
 	if len(styles) != 1 {
 		t.Fatalf("%d style elements, want 1", len(styles))
 	}
-	hash := sha256.Sum256([]byte(styles[0].Children[0].text))
+	hash := func(n *Node) string {
+		sum := sha256.Sum256([]byte(n.Children[0].text))
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	script := ""
+	switch scripts := page.All("script"); {
+	case len(scripts) > 1:
+		t.Fatalf("%d script elements, want at most 1", len(scripts))
+	case len(scripts) == 1:
+		script = "script-src " + hash(scripts[0]) + "; "
+	}
 	for name, want := range map[string]string{
-		"Content-Type":           "text/html; charset=utf-8",
-		"Cache-Control":          "no-store",
-		"Referrer-Policy":        "no-referrer",
-		"X-Content-Type-Options": "nosniff",
-		"Content-Security-Policy": "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
-			"'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
+		"Content-Type":            "text/html; charset=utf-8",
+		"Cache-Control":           "no-store",
+		"Referrer-Policy":         "no-referrer",
+		"X-Content-Type-Options":  "nosniff",
+		"Content-Security-Policy": "default-src 'none'; " + script + "style-src " + hash(styles[0]) + "; img-src data:; base-uri 'none'; frame-ancestors 'none'",
 	} {
 		if got := header.Values(name); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s = %q, want %q", name, got, want)
@@ -155,7 +164,7 @@ func checkHeader(t testing.TB, header http.Header, page *Node) {
 // elements are those that pages use. A new one is a decision: it must do nothing that the policy would have to allow.
 var elements = strings.Fields(`html head meta title link style body header main nav section figure figcaption
 	svg rect path circle h1 h2 p span strong a br code pre blockquote time ul li dl div dt dd details summary
-	table thead tbody tr th td form input button`)
+	table thead tbody tr th td form input button script`)
 
 func checkMarkup(t testing.TB, page *Node) {
 	t.Helper()
