@@ -193,6 +193,10 @@ func (c cookieNames) strip(header http.Header) {
 	}
 	var kept []string
 	for _, line := range lines {
+		if !strings.Contains(line, c.session) {
+			kept = append(kept, line)
+			continue
+		}
 		var out strings.Builder
 		for pair := range strings.SplitSeq(line, ";") {
 			name, _, _ := strings.Cut(strings.TrimLeft(pair, " \t"), "=")
