@@ -85,14 +85,11 @@ func TestViolationsAreNoticed(t *testing.T) {
 		"the same, set later":         {"oidc/x.go", "import \"crypto/tls\"\nfunc f(c *tls.Config) { c.InsecureSkipVerify = true }", "oidc/x.go:4: InsecureSkipVerify is true"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pkg := path.Base(path.Dir(test.file))
-			tree := fstest.MapFS{test.file: {Data: fmt.Appendf(nil, "// Package %s is an example.\npackage %s\n%s\n", pkg, pkg, test.text)}}
+			name := path.Base(path.Dir(test.file))
+			tree := fstest.MapFS{test.file: {Data: fmt.Appendf(nil, "// Package %s is an example.\npackage %s\n%s\n", name, name, test.text)}}
 			found, err := violations(tree)
 			if err != nil {
 				t.Fatal(err)
-			}
-			if strings.HasSuffix(test.file, "_test.go") { // which needs no package comment of its own
-				found = slices.DeleteFunc(found, func(v string) bool { return strings.Contains(v, "package comment") })
 			}
 			if !slices.Equal(found, []string{test.want}) {
 				t.Errorf("violations = %q, want %q", found, test.want)
@@ -100,8 +97,18 @@ func TestViolationsAreNoticed(t *testing.T) {
 		})
 	}
 	t.Run("a package without a comment", func(t *testing.T) {
-		found, err := violations(fstest.MapFS{"oidc/x.go": {Data: []byte("package oidc\n")}})
-		if want := []string{"oidc: has no package comment that begins with Package oidc"}; err != nil || !slices.Equal(found, want) {
+		found, err := violations(fstest.MapFS{
+			"oidc/x.go":            {Data: []byte("package oidc\n")},
+			"oidc/x_test.go":       {Data: []byte("// Package oidc_test is an example.\npackage oidc_test\n")},
+			"cmd/program/x.go":     {Data: []byte("// Package main is an example.\npackage main\n")},
+			"examples/x/x_test.go": {Data: []byte("package x_test\n")},
+		})
+		want := []string{
+			"cmd/program: has no package comment that begins with Command program",
+			"examples/x: has no package comment that begins with Package x_test",
+			"oidc: has no package comment that begins with Package oidc",
+		}
+		if err != nil || !slices.Equal(found, want) {
 			t.Errorf("violations = %q, %v, want %q", found, err, want)
 		}
 	})
@@ -120,8 +127,7 @@ func TestViolationsAreNoticed(t *testing.T) {
 
 // violations says what is wrong with the tree of the module.
 func violations(tree fs.FS) (found []string, err error) {
-	documented := map[string]bool{} // by directory
-	names := map[string]string{}
+	packages := map[string]*pkg{} // by directory
 	err = fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -145,30 +151,60 @@ func violations(tree fs.FS) (found []string, err error) {
 		if err != nil {
 			return err
 		}
-		pkg := strings.TrimSuffix(file.Name.Name, "_test")
-		names[dir] = pkg
-		word := "Package " + pkg
-		if pkg == "main" {
-			word = "Command " + path.Base(dir)
+		if packages[dir] == nil {
+			packages[dir] = &pkg{dir: dir}
 		}
-		documented[dir] = documented[dir] || strings.HasPrefix(file.Doc.Text(), word+" ")
+		packages[dir].add(file, strings.HasSuffix(name, "_test.go"))
 		found = append(found, imports(name, file)...)
 		if !strings.HasSuffix(name, "_test.go") {
 			found = append(found, forbidden(files, file)...)
 		}
 		return nil
 	})
-	for dir, pkg := range names {
-		switch {
-		case documented[dir]:
-		case pkg == "main":
-			found = append(found, dir+": has no package comment that begins with Command "+path.Base(dir))
-		default:
-			found = append(found, dir+": has no package comment that begins with Package "+pkg)
+	for _, p := range packages {
+		if want := p.comment(); want != "" {
+			found = append(found, p.dir+": has no package comment that begins with "+want)
 		}
 	}
 	slices.Sort(found)
 	return found, err
+}
+
+// A pkg is what the files of a directory say about it.
+type pkg struct {
+	dir, name            string // the name without _test
+	code                 bool   // there is more than tests
+	documented, testsAre bool   // by the files of the package, by its tests
+}
+
+func (p *pkg) add(file *ast.File, isTest bool) {
+	p.name = strings.TrimSuffix(file.Name.Name, "_test")
+	comment := file.Doc.Text()
+	if isTest {
+		p.testsAre = p.testsAre || strings.HasPrefix(comment, "Package "+file.Name.Name+" ")
+		return
+	}
+	p.code = true
+	p.documented = p.documented || strings.HasPrefix(comment, p.wanted()+" ")
+}
+
+// wanted is how the package comment begins (go.dev/doc/comment).
+func (p *pkg) wanted() string {
+	if p.name == "main" {
+		return "Command " + path.Base(p.dir)
+	}
+	return "Package " + p.name
+}
+
+// comment is how the package comment that is missing would begin, or "". Where there are only tests it is theirs.
+func (p *pkg) comment() string {
+	switch {
+	case p.code && p.documented, !p.code && p.testsAre:
+		return ""
+	case !p.code:
+		return "Package " + p.name + "_test"
+	}
+	return p.wanted()
 }
 
 // enter decides whether a directory is looked into: not when it is hidden, holds test data, or is another module.
