@@ -95,6 +95,9 @@ func (r *Resource) issuer(name string) *issuer {
 	return nil
 }
 
+// Audience is what the aud of tokens must contain.
+func (r *Resource) Audience() string { return r.audience }
+
 // Run keeps what is known of the issuers up to date, as [RelyingParty.Run] does, except of the provider, which has a Run of
 // its own. It returns when ctx ends.
 func (r *Resource) Run(ctx context.Context) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,23 +17,70 @@ import (
 // credentials come from anonymous.
 type visitor struct {
 	*identity.Identity
-	session *session.Session // nil: anonymous
-	value   string           // of the session cookie
+	session *session.Session // nil: anonymous, or with a bearer token
+	grant   *grant           // nil: without a bearer token
+	value   string           // of the session cookie or the bearer token
 }
 
 var anonymous = visitor{Identity: identity.Anonymous}
 
 // memo keeps what is derived from this visitor's credentials.
 func (v visitor) memo() *sync.Map {
-	if v.session == nil {
-		return nil
+	switch {
+	case v.grant != nil:
+		return &v.grant.memo
+	case v.session != nil:
+		return v.session.Memo()
 	}
-	return v.session.Memo()
+	return nil
 }
 
-// authenticate finds out who makes the request. Its error means that the session store failed, never that nobody is there.
+// sid is the sid of assertions: opaque, and the same as long as the credentials are.
+func (v visitor) sid() string {
+	if v.grant != nil {
+		return v.grant.id
+	}
+	return v.session.ID
+}
+
+// accessToken is the visitor's access token, or "" when we have none. A token of our own is not one.
+func (v visitor) accessToken() string {
+	switch {
+	case v.grant == nil:
+		return v.session.AccessToken
+	case v.grant.session == nil:
+		return v.value
+	}
+	return ""
+}
+
+// alive says whether the credentials of a visitor are still good: session.ErrNone when they are not, another error when that
+// could not be found out.
+func (p *Proxy) alive(ctx context.Context, who visitor) error {
+	switch g := who.grant; {
+	case g == nil:
+		return p.opts.Sessions.Check(ctx, who.value)
+	case g.session != nil:
+		if alive, err := p.opts.Sessions.Alive(ctx, g.session); alive || err != nil {
+			return err
+		}
+	case p.now().Before(g.expires):
+		return nil
+	}
+	return session.ErrNone
+}
+
+// authenticate finds out who makes the request. Its error means that the session store or an issuer failed, or that the
+// request has a bearer token that is not good, never that nobody is there.
 func (p *Proxy) authenticate(x *exchange) (visitor, error) {
 	values := cookieValues(x.r.Header, p.cookies.session)
+	if p.opts.Bearer != nil {
+		if token, found := bearerToken(x.r.Header); found && len(values) > 0 {
+			return visitor{}, p.twoCredentials()
+		} else if found {
+			return p.authenticateBearer(x, token)
+		}
+	}
 	switch len(values) {
 	case 0:
 		return anonymous, nil

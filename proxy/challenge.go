@@ -22,6 +22,9 @@ func (p *Proxy) challenge(x *exchange, rt *route, who visitor, d policy.Decision
 	case "401":
 		person = false
 	}
+	if who.grant != nil { // a login would give a session, not a better token
+		person = false
+	}
 	if !person {
 		return p.loginRequired(x, rt, d)
 	}
@@ -67,6 +70,9 @@ func (p *Proxy) loginRequired(x *exchange, rt *route, d policy.Decision) error {
 
 // forbidden is for who is signed in and may not: final, never a redirect.
 func (p *Proxy) forbidden(who visitor) error {
+	if who.grant != nil {
+		return p.insufficientScope()
+	}
 	return &failure{page: pages.Forbidden(who.DisplayName(), who.Email, p.opts.Prefix+"/login?prompt=login", p.home()), code: "forbidden"}
 }
 

@@ -108,7 +108,7 @@ func (p *Proxy) rewrite(x *exchange, rt *route, ident *outgoing, websocket bool,
 	h["X-Forwarded-Host"] = []string{x.host}
 	h["X-Forwarded-Proto"] = []string{x.proto}
 	h["X-Request-Id"] = []string{x.id}
-	if p.opts.Identity.AccessToken {
+	if p.opts.Identity.AccessToken || ident != nil && ident.spent {
 		delete(h, "Authorization")
 	}
 	if ident != nil {
@@ -135,7 +135,7 @@ func withoutSegments(path string, n int) string {
 // answer takes from the upstream's response what only we may say, and adds what we have to say.
 func (p *Proxy) answer(x *exchange, who visitor, h http.Header) {
 	p.hygiene.answer(h)
-	if who.session != nil && h["Cache-Control"] == nil && h["Expires"] == nil && h["Pragma"] == nil {
+	if !who.IsAnonymous() && h["Cache-Control"] == nil && h["Expires"] == nil && h["Pragma"] == nil {
 		h["Cache-Control"] = []string{"private"}
 	}
 	if len(x.cookies) == 0 {
@@ -195,6 +195,7 @@ type outgoing struct {
 	headers   []field
 	names     []string // of the headers that a signature covers
 	bearer    []string // Authorization, or nil
+	spent     bool     // the client's Authorization was a credential for us, and is for nobody else
 	header    string   // the name of the assertion's header; "" is off
 	assertion atomic.Pointer[minted]
 }
@@ -229,7 +230,7 @@ func (p *Proxy) identityFor(rt *route, who visitor) (*outgoing, error) {
 	if m := o.assertion.Load(); m != nil && now.Before(m.until) {
 		return o, nil
 	}
-	token, expires, err := p.opts.Signer.Mint(p.forUpstream(who.Identity), p.opts.Identity.Claims, who.session.ID, rt.audience, now)
+	token, expires, err := p.opts.Signer.Mint(p.forUpstream(who.Identity), p.opts.Identity.Claims, who.sid(), rt.audience, now)
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +249,7 @@ func (p *Proxy) forUpstream(who *identity.Identity) *identity.Identity {
 }
 
 func (p *Proxy) describe(who visitor) *outgoing {
-	o := &outgoing{header: p.opts.Identity.AssertionHeader}
+	o := &outgoing{header: p.opts.Identity.AssertionHeader, spent: who.grant != nil}
 	shown := p.forUpstream(who.Identity)
 	for _, h := range p.opts.Identity.Headers {
 		if text := headerValue(shown.Value(h.Source)); text != "" {
@@ -259,8 +260,8 @@ func (p *Proxy) describe(who visitor) *outgoing {
 	if o.header != "" {
 		o.names = append(o.names, o.header)
 	}
-	if p.opts.Identity.AccessToken && who.session.AccessToken != "" {
-		o.bearer = []string{"Bearer " + who.session.AccessToken}
+	if token := who.accessToken(); p.opts.Identity.AccessToken && token != "" {
+		o.bearer = []string{"Bearer " + token}
 	}
 	return o
 }

@@ -69,7 +69,7 @@ func (p *Proxy) logout(x *exchange) error {
 	if at := p.opts.Provider.LogoutURL(x.r.Context(), back, providerSID); at != "" {
 		back = at
 	}
-	return &redirect{http.StatusSeeOther, back, "signed out"}
+	return p.signedOut(x, back)
 }
 
 // askBeforeLogout shows the button.

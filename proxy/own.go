@@ -26,6 +26,12 @@ func (p *Proxy) endpoints() map[string]endpoint {
 		"/jwks.json":          methods(p.jwks, "GET", "HEAD"),
 		"/sessions":           methods(p.sessionsPage, "GET", "POST"),
 	}
+	if p.opts.AppToken != nil {
+		own["/token"] = methods(p.token, "POST")
+		if p.opts.AppToken.Handoff {
+			own["/handoff"] = methods(p.handoff, "GET")
+		}
+	}
 	if p.opts.Prefix != "" { // at the root the page would take the app's own
 		own["/"] = methods(p.homePage, "GET", "HEAD")
 		own[""] = func(*exchange) error {

@@ -44,6 +44,9 @@ type Options struct {
 	StoreTokens  bool     // keep refresh tokens and renew what they renew
 	CookieDomain string   // other hosts under it share the session; "" is none
 
+	Bearer   *oidc.Resource // verifies access tokens in Authorization; nil: those are no credentials
+	AppToken *AppToken      // tokens for the app's own pages; nil: none. They are credentials where access tokens are
+
 	TrustedProxies  []netip.Prefix   // whose X-Forwarded-For, -Proto and -Host are believed
 	LoginsPerMinute int              // per client address; 0 is no limit
 	Now             func() time.Time // nil means time.Now
@@ -103,6 +106,8 @@ type Proxy struct {
 	loggedOut *onceSet // logout tokens that were obeyed
 	renewals  *renewals
 	streams   *streams
+	grants    *grants
+	appTokens *appTokens // nil: off
 }
 
 // A host is a name that requests may be for.
@@ -133,6 +138,13 @@ func New(opts Options) (*Proxy, error) {
 	}
 	p.renewals = newRenewals(p)
 	p.streams = newStreams(p)
+	p.grants = newGrants()
+	if opts.AppToken != nil {
+		var err error
+		if p.appTokens, err = newAppTokens(opts.AppToken, p.origin, opts.Sealer, p.cookies.session); err != nil {
+			return nil, err
+		}
+	}
 	var mapped []string
 	for _, h := range opts.Identity.Headers {
 		mapped = append(mapped, h.Name)
@@ -162,6 +174,9 @@ func New(opts Options) (*Proxy, error) {
 func (p *Proxy) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { p.streams.run(ctx) })
+	if p.opts.Bearer != nil {
+		running.Go(func() { p.opts.Bearer.Run(ctx) })
+	}
 	p.opts.Provider.Run(ctx)
 	running.Wait()
 	p.renewals.wait()

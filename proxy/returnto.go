@@ -54,7 +54,7 @@ func (p *Proxy) returnTo(ref string) string {
 	if err != nil {
 		return "/"
 	}
-	if _, ours := p.ownEndpoint(path); ours && path != p.opts.Prefix+"/" && path != p.opts.Prefix+"/sessions" {
+	if _, ours := p.ownEndpoint(path); ours && path != p.opts.Prefix+"/" && path != p.opts.Prefix+"/sessions" && path != p.opts.Prefix+"/handoff" {
 		return "/" // a login that leads to a logout, or to itself
 	}
 	to := origin + raw

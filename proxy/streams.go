@@ -52,11 +52,11 @@ func newStreams(p *Proxy) *streams {
 // watch makes a stream of a response that may go on for long: it is closed when the visitor's session ends.
 func (s *streams) watch(x *exchange, who visitor, res *http.Response) {
 	upgraded := res.StatusCode == http.StatusSwitchingProtocols
-	if who.session == nil || !upgraded && res.ContentLength >= 0 && res.ContentLength < 1<<20 {
+	if who.IsAnonymous() || !upgraded && res.ContentLength >= 0 && res.ContentLength < 1<<20 {
 		return
 	}
 	st := &stream{body: res.Body, owner: s, endless: upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")}
-	st.alive = func(ctx context.Context) error { return s.p.Load().opts.Sessions.Check(ctx, who.value) }
+	st.alive = func(ctx context.Context) error { return s.p.Load().alive(ctx, who) }
 	if upgraded {
 		both, ok := res.Body.(io.ReadWriteCloser)
 		if !ok {

@@ -54,6 +54,12 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 	if err != nil {
 		return nil, err
 	}
+	var bearer *oidc.Resource
+	if b := cfg.Bearer; b != nil {
+		if bearer, err = oidc.NewResource(provider, b.Audience, b.Issuers); err != nil {
+			return nil, err
+		}
+	}
 	sealer, err := session.NewSealer(cfg.Session.Keys)
 	if err != nil {
 		return nil, err
@@ -94,11 +100,14 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Provider: provider, Sessions: sessions, Sealer: sealer, Signer: signer,
 		Default: upstream(cfg.Upstream), SignInPage: cfg.SignInPage, Connections: cfg.Provider.Connections, StoreTokens: cfg.Session.Refresh,
 		CookieDomain: cfg.Session.Cookie.Domain, TrustedProxies: cfg.TrustedProxies, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: log,
-		Observe: watch.request, ObserveRenewal: watch.renewal,
+		Bearer: bearer, Observe: watch.request, ObserveRenewal: watch.renewal,
 		Identity: proxy.Identity{
 			Claims: cfg.Identity.Claims, OnlyGroups: cfg.Identity.OnlyGroups, StripForeign: cfg.Identity.StripForeign,
 			AssertionHeader: cfg.Identity.Assertion.Header, Audience: cfg.Identity.Assertion.Audience, AccessToken: cfg.Identity.AccessToken, Messages: messages,
 		},
+	}
+	if a := cfg.AppToken; a != nil {
+		opts.AppToken = &proxy.AppToken{TTL: a.TTL, Handoff: a.Handoff, Key: a.Key, SigningKeys: keys}
 	}
 	for _, h := range cfg.Identity.Headers {
 		opts.Identity.Headers = append(opts.Identity.Headers, proxy.Header(h))

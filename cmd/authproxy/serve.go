@@ -61,10 +61,8 @@ func (a *assembly) warnings() []config.Mistake {
 		add("session.store", "with the cookie store, which sessions were ended early is remembered in memory only: a restart forgets it, and other replicas do not know",
 			"use session.store: file if a logout must hold for copies of a cookie after a restart")
 	}
-	for key, on := range map[string]bool{"bearer": a.cfg.Bearer != nil, "app_token": a.cfg.AppToken != nil, "forward_auth": a.cfg.ForwardAuth != nil} {
-		if on {
-			add(key, "is not supported by this version and has no effect: nobody gets in by it", "remove it for now")
-		}
+	if a.cfg.ForwardAuth != nil {
+		add("forward_auth", "is not supported by this version and has no effect: nobody gets in by it", "remove it for now")
 	}
 	return all
 }
