@@ -29,9 +29,13 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 	if err != nil {
 		return err
 	}
+	if !websocket {
+		delete(x.r.Header, "Upgrade") // httputil.ReverseProxy would pass it on
+	}
 	var (
 		failed error
 		sent   time.Time
+		answer *http.Response
 	)
 	rp := httputil.ReverseProxy{
 		Transport:  rt.upstream.transport,
@@ -39,13 +43,15 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		ErrorLog:   silent,
 		// Rewrite runs after the headers that Connection names are gone, so no client can take away what is set here.
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			failed = p.rewrite(x, rt, ident, websocket, pr.Out)
+			failed = p.rewrite(x, rt, ident, pr.Out)
 			sent = time.Now()
 			x.ours = sent.Sub(x.begun)
 		},
 		ModifyResponse: func(res *http.Response) error {
 			x.upstream = time.Since(sent)
+			answer = res
 			p.answer(x, who, res.Header)
+			p.hygiene.trailers(res.Trailer) // those that are announced
 			p.streams.watch(x, who, res)
 			return nil
 		},
@@ -61,6 +67,9 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 	}
 	rp.Transport = refuseUnsigned{rp.Transport, &failed}
 	rp.ServeHTTP(x.w, x.r)
+	if answer != nil && len(answer.Trailer) > 0 { // all are known at the end of the body, and sent after this
+		p.hygiene.trailers(x.w.Header())
+	}
 	return failed
 }
 
@@ -81,7 +90,7 @@ func (t refuseUnsigned) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // rewrite makes the upstream's request: the path as it was judged, none of the headers that are ours to send but our own,
 // and in the end the signature.
-func (p *Proxy) rewrite(x *exchange, rt *route, ident *outgoing, websocket bool, out *http.Request) error {
+func (p *Proxy) rewrite(x *exchange, rt *route, ident *outgoing, out *http.Request) error {
 	u, t := rt.upstream, x.target
 	path, raw := t.path, t.raw
 	if rt.strip > 0 {
@@ -96,10 +105,6 @@ func (p *Proxy) rewrite(x *exchange, rt *route, ident *outgoing, websocket bool,
 	h := out.Header
 	p.hygiene.request(h)
 	out.Trailer = nil // a trailer would be a header that nobody looked at
-	if !websocket {
-		delete(h, "Upgrade")
-		delete(h, "Connection")
-	}
 	if x.chain != "" {
 		h["X-Forwarded-For"] = []string{x.chain}
 	} else {

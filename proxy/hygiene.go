@@ -109,12 +109,17 @@ func (h *hygiene) request(header http.Header) {
 	h.cookies.strip(header)
 }
 
+// ourWord says whether a response header of that name would look like our word.
+func (h *hygiene) ourWord(name string) bool {
+	var buf [64]byte
+	folded := appendFolded(buf[:0], name)
+	return h.response[string(folded)] || strings.HasPrefix(string(folded), "x-authproxy-")
+}
+
 // answer removes from headers on their way to a client what only we may set: our cookies, and what would look like our word.
 func (h *hygiene) answer(header http.Header) {
 	for name := range header {
-		var buf [64]byte
-		folded := appendFolded(buf[:0], name)
-		if h.response[string(folded)] || strings.HasPrefix(string(folded), "x-authproxy-") {
+		if h.ourWord(name) {
 			delete(header, name)
 		}
 	}
@@ -124,6 +129,16 @@ func (h *hygiene) answer(header http.Header) {
 			delete(header, "Set-Cookie")
 		} else {
 			header["Set-Cookie"] = set
+		}
+	}
+}
+
+// trailers removes the same from trailers, and every cookie: they set none (RFC 9110 §6.5.1), but some proxies in front of us
+// merge them into the header. They are those of an upstream's response, or the header of an answer of which the head was sent.
+func (h *hygiene) trailers(header http.Header) {
+	for name := range header {
+		if bare := strings.TrimPrefix(name, http.TrailerPrefix); bare == "Set-Cookie" || h.ourWord(bare) {
+			delete(header, name)
 		}
 	}
 }
