@@ -25,7 +25,7 @@ func (s *server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.readiness)
-	mux.HandleFunc("GET /jwks.json", func(w http.ResponseWriter, r *http.Request) { s.proxy.JWKS().ServeHTTP(w, r) })
+	mux.HandleFunc("GET /jwks.json", func(w http.ResponseWriter, r *http.Request) { s.now().proxy.JWKS().ServeHTTP(w, r) })
 	mux.HandleFunc("/sessions", s.guarded(s.adminSessions))
 	mux.HandleFunc("/sessions/{id}", s.guarded(s.adminSession))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +43,7 @@ func (s *server) readiness(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
-	if err := s.sessions.Ping(ctx); err != nil {
+	if err := s.now().sessions.Ping(ctx); err != nil {
 		say(w, http.StatusServiceUnavailable, "the session store cannot be reached")
 		return
 	}
@@ -68,7 +68,7 @@ func (r *refusal) Error() string { return r.text }
 // guarded answers only to operators, with JSON. See mayAdminister.
 func (s *server) guarded(serve func(r *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		v, err := any(nil), mayAdminister(s.cfg.Admin, r)
+		v, err := any(nil), mayAdminister(s.now().cfg.Admin, r)
 		if err == nil {
 			v, err = serve(r)
 		}
@@ -239,7 +239,7 @@ func badSelection(text string) error { return &refusal{http.StatusBadRequest, "b
 // ofSubject selects the sessions of a user of the provider. Its issuer may be spelled with or without the last slash, until
 // discovery has said which; sessions under either end.
 func (s *server) ofSubject(subject string) []session.Selector {
-	issuer := strings.TrimSuffix(s.provider.Issuer(), "/")
+	issuer := strings.TrimSuffix(s.now().provider.Issuer(), "/")
 	return []session.Selector{{Issuer: issuer, Subject: subject}, {Issuer: issuer + "/", Subject: subject}}
 }
 
@@ -247,7 +247,7 @@ func (s *server) ofSubject(subject string) []session.Selector {
 func (s *server) list(ctx context.Context, selected ...session.Selector) ([]listedSession, error) {
 	listed := []listedSession{}
 	for _, sel := range selected {
-		found, err := s.sessions.List(ctx, sel)
+		found, err := s.now().sessions.List(ctx, sel)
 		if errors.Is(err, session.ErrNoList) {
 			return nil, errNoList
 		}
@@ -264,7 +264,7 @@ func (s *server) list(ctx context.Context, selected ...session.Selector) ([]list
 // end ends the selected sessions and says in the log who asked for it.
 func (s *server) end(r *http.Request, what string, selected ...session.Selector) error {
 	for _, sel := range selected {
-		if err := s.sessions.End(r.Context(), sel); err != nil {
+		if err := s.now().sessions.End(r.Context(), sel); err != nil {
 			return fmt.Errorf("ending sessions: %w", err)
 		}
 	}

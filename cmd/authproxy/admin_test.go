@@ -303,7 +303,7 @@ func TestReadinessIsTruthful(t *testing.T) {
 	w.server.ready.Store(false)
 	w.admin("GET", "/readyz").want(t, http.StatusServiceUnavailable, "stopping")
 	w.server.ready.Store(true)
-	w.server.sessions.Close()
+	w.server.now().sessions.Close()
 	w.admin("GET", "/readyz").want(t, http.StatusServiceUnavailable, "store")
 	w.admin("GET", "/healthz").want(t, http.StatusOK)
 	w.admin("GET", "/sessions").want(t, http.StatusServiceUnavailable, "session_store_unavailable")

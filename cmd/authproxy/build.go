@@ -21,6 +21,7 @@ import (
 type assembly struct {
 	cfg      *config.Config
 	provider *oidc.RelyingParty
+	store    session.Store
 	sessions *session.Manager
 	proxy    *proxy.Proxy
 }
@@ -34,15 +35,23 @@ type observers struct {
 	renewal  func(result string)
 	provider func(op string, took time.Duration, err error)
 	store    func(op string, took time.Duration, err error)
+	reload   func(ok bool)
+}
+
+// reloaded tells that a changed configuration was taken over, or was not.
+func (o observers) reloaded(ok bool) {
+	if o.reload != nil {
+		o.reload(ok)
+	}
 }
 
 // build makes everything that a configuration describes but listeners. Nothing is connected to.
 func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, error) {
-	return buildObserved(cfg, log, open, observers{})
+	return buildObserved(cfg, log, open, observers{}, nil)
 }
 
-// buildObserved is build with somebody watching.
-func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers) (*assembly, error) {
+// buildObserved is build with somebody watching. With a former assembly, the new one goes on with what that one knows.
+func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers, former *assembly) (*assembly, error) {
 	provider, err := oidc.New(oidc.Config{
 		Issuer: cfg.Provider.Issuer, Auth0: cfg.Provider.Domain != "", ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
 		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
@@ -118,12 +127,17 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 			StripPrefix: r.StripPrefix, Audience: r.Audience, Unauthenticated: r.Unauthenticated, Timeout: r.Timeout,
 		})
 	}
+	if former != nil {
+		opts.Former = former.proxy
+	}
 	p, err := proxy.New(opts)
 	if err != nil {
-		store.Close()
+		if former == nil { // otherwise the former one may go on with it
+			store.Close()
+		}
 		return nil, err
 	}
-	return &assembly{cfg, provider, sessions, p}, nil
+	return &assembly{cfg, provider, store, sessions, p}, nil
 }
 
 // publicURL is the origin of public_url.

@@ -116,12 +116,12 @@ func demo(e *environment, address, publicURL string) error {
 	if err != nil {
 		return err
 	}
-	logger := newLogger(e.stderr, e.stderr, cfg.Log)
+	logger := newLogger(e.stderr, e.stderr, cfg.Log, cfg.Log.Level)
 	if proxied, err = build(cfg, logger, openConfiguredStore); err != nil {
 		return err
 	}
 	go app.Serve(appListener)
-	return serve(e, proxied, logger, func() { greet(e.stdout, publicURL, provider.Issuer(), users) })
+	return serve(e, &server{log: logger}, proxied, func() { greet(e.stdout, publicURL, provider.Issuer(), users) })
 }
 
 // greet says what to do now.

@@ -11,9 +11,10 @@ import (
 	"authproxy/config"
 )
 
-// newLogger logs to w. Format auto means text when the terminal is looked at, and JSON otherwise.
-func newLogger(w io.Writer, terminal io.Writer, c config.Log) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.Level}
+// newLogger logs to w what is at least of that level. Format auto means text when the terminal is looked at, and JSON
+// otherwise.
+func newLogger(w io.Writer, terminal io.Writer, c config.Log, level slog.Leveler) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
 	if c.Format == "text" || c.Format == "auto" && isTerminal(terminal) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}

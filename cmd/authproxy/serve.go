@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,7 +32,9 @@ func serveCommand(e *environment, args []string) int {
 	}
 	logs := newLogWriter(e.stderr)
 	defer logs.Close()
-	logger := newLogger(logs, e.stderr, cfg.Log)
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.Level)
+	logger := newLogger(logs, e.stderr, cfg.Log, level)
 	a, err := build(cfg, logger, openConfiguredStore)
 	var mistakes config.Mistakes
 	switch {
@@ -44,7 +47,7 @@ func serveCommand(e *environment, args []string) int {
 	for _, w := range a.warnings() {
 		logger.Warn(w.Problem, "file", w.File, "line", w.Line, "key", w.Key, "hint", w.Hint)
 	}
-	if err := serve(e, a, logger, nil); err != nil {
+	if err := serve(e, &server{log: logger, level: level, reloads: true}, a, nil); err != nil {
 		logs.Flush()
 		return e.fail(err)
 	}
@@ -67,62 +70,96 @@ func (a *assembly) warnings() []config.Mistake {
 	return all
 }
 
-// A server is an assembly with its listeners.
+// A server is what listens: for the assembly of the latest configuration.
 type server struct {
-	*assembly
-	log      *slog.Logger
+	log     *slog.Logger
+	level   *slog.LevelVar // of log; nil when it cannot be changed
+	reloads bool           // the configuration is a file that may change
+	watch   observers
+
+	current  atomic.Pointer[assembly]
+	cert     atomic.Pointer[certificate] // nil without TLS
 	public   *http.Server
 	admin    *http.Server // nil when it is off
 	ready    atomic.Bool
 	inflight context.CancelFunc // ends what outlives a graceful shutdown: streams
+
+	running sync.WaitGroup     // background work of all assemblies
+	retire  context.CancelFunc // ends that of the current one
+}
+
+// now is the assembly of the latest configuration.
+func (s *server) now() *assembly { return s.current.Load() }
+
+// start makes a the current assembly. The one before goes on with the requests that it has begun.
+func (s *server) start(ctx context.Context, a *assembly) {
+	former := s.retire
+	ctx, s.retire = context.WithCancel(ctx)
+	s.running.Go(func() { a.proxy.Run(ctx) })
+	if s.level != nil {
+		s.level.Set(a.cfg.Log.Level)
+	}
+	if a.cfg.TLS.CertFile != "" {
+		if old := s.cert.Load(); old == nil || old.certFile != a.cfg.TLS.CertFile || old.keyFile != a.cfg.TLS.KeyFile {
+			s.cert.Store(&certificate{certFile: a.cfg.TLS.CertFile, keyFile: a.cfg.TLS.KeyFile, log: s.log})
+		}
+	}
+	s.current.Store(a)
+	if former != nil {
+		former()
+	}
 }
 
 // serve listens until a signal says stop, then drains (contract section 9). It calls ready, unless that is nil, when it
 // serves.
-func serve(e *environment, a *assembly, logger *slog.Logger, ready func()) error {
+func serve(e *environment, s *server, a *assembly, ready func()) error {
 	requests, cancelRequests := context.WithCancel(context.Background())
-	s := &server{assembly: a, log: logger, inflight: cancelRequests}
+	s.inflight = cancelRequests
 	defer cancelRequests()
-	defer a.sessions.Close()
+	background, cancelBackground := context.WithCancel(context.Background())
+	defer func() {
+		cancelBackground()
+		s.running.Wait()
+		s.now().sessions.Close()
+	}()
+	s.start(background, a)
 
-	s.public = newHTTPServer(a.proxy, a.cfg.Limits, logger)
-	s.public.BaseContext = func(net.Listener) context.Context { return requests }
 	public, err := listen(a.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	defer public.Close()
+	s.public = newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now().proxy.ServeHTTP(w, r) }), a.cfg.Limits, s.log)
+	s.public.BaseContext = func(net.Listener) context.Context { return requests }
 	failed := make(chan error, 2)
-	var serving sync.WaitGroup
 	if a.cfg.Admin.Listen.Network != "" {
 		l, err := listen(a.cfg.Admin.Listen)
 		if err != nil {
-			public.Close()
 			return fmt.Errorf("admin.listen: %w", err)
 		}
-		s.admin = newHTTPServer(s.adminHandler(), a.cfg.Limits, logger)
-		serving.Go(func() { failed <- s.admin.Serve(l) })
-		defer serving.Wait()
+		s.admin = newHTTPServer(s.adminHandler(), a.cfg.Limits, s.log)
+		go func() { failed <- s.admin.Serve(l) }()
 		defer s.admin.Close()
 	}
 	if a.cfg.TLS.CertFile != "" {
-		certificate := &certificate{certFile: a.cfg.TLS.CertFile, keyFile: a.cfg.TLS.KeyFile, log: logger}
-		if _, err := certificate.get(nil); err != nil {
-			public.Close()
+		certificate := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Load().get(hello) }
+		if _, err := certificate(nil); err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
-		s.public.TLSConfig = &tls.Config{GetCertificate: certificate.get, MinVersion: tls.VersionTLS12}
+		s.public.TLSConfig = &tls.Config{GetCertificate: certificate, MinVersion: tls.VersionTLS12}
 		go func() { failed <- s.public.ServeTLS(public, "", "") }()
 	} else {
 		go func() { failed <- s.public.Serve(public) }()
 	}
-	background, cancelBackground := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { a.proxy.Run(background) })
-	defer running.Wait()
-	defer cancelBackground()
+	if s.reloads {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		s.running.Go(func() { s.watchFiles(background, hangup) })
+	}
 
 	s.ready.Store(true)
-	logger.Info("serving", "public_url", publicURL(a.cfg), "listen", a.cfg.Listen.String(), "admin", a.cfg.Admin.Listen.String(), "issuer", a.cfg.Provider.Issuer, "session_store", a.cfg.Session.Store)
+	s.log.Info("serving", "public_url", publicURL(a.cfg), "listen", a.cfg.Listen.String(), "admin", a.cfg.Admin.Listen.String(), "issuer", a.cfg.Provider.Issuer, "session_store", a.cfg.Session.Store)
 	if ready != nil {
 		ready()
 	}
@@ -146,15 +183,15 @@ func (s *server) drain(sig os.Signal, again <-chan os.Signal) {
 	s.log.Info("stopping")
 	if sig == syscall.SIGTERM {
 		select {
-		case <-time.After(s.cfg.Shutdown.Delay):
+		case <-time.After(s.now().cfg.Shutdown.Delay):
 		case <-again:
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Shutdown.Grace)
+	ctx, cancel := context.WithTimeout(context.Background(), s.now().cfg.Shutdown.Grace)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- s.public.Shutdown(ctx) }()
-	s.proxy.CloseStreams()
+	s.now().proxy.CloseStreams()
 	select {
 	case err := <-drained:
 		if err != nil {

@@ -77,12 +77,13 @@ upstream: %s
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	a, err := buildObserved(cfg, log, openConfiguredStore, set.watch)
+	a, err := buildObserved(cfg, log, openConfiguredStore, set.watch, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.sessions.Close() })
-	w.server = &server{assembly: a, log: log}
+	w.server = &server{log: log}
+	w.server.current.Store(a)
 	w.server.ready.Store(true)
 	if set.prepare != nil {
 		set.prepare(w.server)
@@ -179,7 +180,7 @@ type adminAnswer struct {
 // admin asks the admin listener, with headers given as name and value in turn. Host is one of them.
 func (w *world) admin(method, path string, headers ...string) adminAnswer {
 	w.t.Helper()
-	at := w.server.cfg.Admin.Listen
+	at := w.server.now().cfg.Admin.Listen
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, at.Network, at.Address)
 	}}}
