@@ -20,6 +20,10 @@ func (p *Proxy) callback(x *exchange) error {
 	}
 	x.login = LoginFailed // until it is completed
 	query, err := url.ParseQuery(x.target.query)
+	a, ok := attempt{}, false
+	if states := query["state"]; len(states) == 1 { // whatever else is wrong, this login is over
+		a, ok = p.takeAttempt(x, states[0])
+	}
 	if err != nil {
 		return p.badCallback("malformed", err)
 	}
@@ -28,7 +32,6 @@ func (p *Proxy) callback(x *exchange) error {
 			return p.badCallback("duplicate_parameter", errors.New("a parameter of the callback came twice: "+cut(name)))
 		}
 	}
-	a, ok := p.takeAttempt(x, query.Get("state"))
 	if !ok {
 		return p.unknownState(x, query.Get("state"))
 	}
