@@ -465,7 +465,7 @@ func (w *world) signedIn(t testing.TB, username string) *browser {
 	b := w.newBrowser(t)
 	w.faults(func(f *devprovider.Faults) { f.SignInAs = username })
 	if r := b.follow("/"); r.StatusCode != http.StatusOK || b.session() == "" {
-		t.Fatalf("signing in %s ends with %s at %s: %s", username, r.Status, r.at, r.body)
+		t.Fatalf("signing in %s ends with %s at %s: %s", username, r.Status, r.at, r.brief())
 	}
 	return b
 }
@@ -477,12 +477,21 @@ type reply struct {
 	at   string // the URL that answered
 }
 
+// brief is what there is to read in the body.
+func (r *reply) brief() string {
+	if _, main, ok := strings.Cut(r.body, "<main>"); ok {
+		main, _, _ = strings.Cut(main, "</main>")
+		return main
+	}
+	return r.body[:min(len(r.body), 2000)]
+}
+
 // to is where a redirect leads, as a URL.
 func (r *reply) to(t testing.TB) *url.URL {
 	t.Helper()
 	u, err := r.Location()
 	if err != nil {
-		t.Fatalf("%s answers %s without a redirect: %s", r.at, r.Status, r.body)
+		t.Fatalf("%s answers %s without a redirect: %s", r.at, r.Status, r.brief())
 	}
 	return u
 }
@@ -491,11 +500,11 @@ func (r *reply) to(t testing.TB) *url.URL {
 func (r *reply) wants(t testing.TB, status int, texts ...string) *reply {
 	t.Helper()
 	if r.StatusCode != status {
-		t.Fatalf("%s answers %s, want %d: %s", r.at, r.Status, status, r.body)
+		t.Fatalf("%s answers %s, want %d: %s", r.at, r.Status, status, r.brief())
 	}
 	for _, text := range texts {
 		if !strings.Contains(r.body, text) {
-			t.Errorf("%s answers without %q: %s", r.at, text, r.body)
+			t.Errorf("%s answers without %q: %s", r.at, text, r.brief())
 		}
 	}
 	return r
@@ -507,7 +516,7 @@ func (r *reply) wantsJSON(t testing.TB, status int, code string) map[string]stri
 	r.wants(t, status)
 	var body map[string]string
 	if err := json.Unmarshal([]byte(r.body), &body); err != nil {
-		t.Fatalf("%s answers no JSON: %v: %s", r.at, err, r.body)
+		t.Fatalf("%s answers no JSON: %v: %s", r.at, err, r.brief())
 	}
 	if body["error"] != code || body["message"] == "" || body["request_id"] == "" || r.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%s answers %v with Cache-Control %q, want error %q, a message, a request_id and no-store", r.at, body, r.Header.Get("Cache-Control"), code)

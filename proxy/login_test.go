@@ -76,7 +76,7 @@ func TestABrowserHasAtMostFiveLoginsAndTheOldestGoesFirst(t *testing.T) {
 	}
 	for i := 6; i >= 2; i-- {
 		if r := b.back(callbacks[i]); r.StatusCode != http.StatusSeeOther {
-			t.Errorf("the callback of tab %d answers %s: %s", i, r.Status, r.body)
+			t.Errorf("the callback of tab %d answers %s: %s", i, r.Status, r.brief())
 		}
 	}
 	other := w.newBrowser(t) // with nothing but the login cookies of its own
@@ -171,7 +171,7 @@ func TestABrowserWithoutCookiesIsToldSoAfterTheSecondRound(t *testing.T) {
 	b.jar.refuses = true
 	r := b.follow("/deep?x=1").wantsPage(t, 400, "Cookies are blocked")
 	if !strings.Contains(r.body, `href="/auth/login?return_to=%2Fdeep%3Fx%3D1"`) {
-		t.Errorf("the page does not lead to the login for /deep?x=1: %s", r.body)
+		t.Errorf("the page does not lead to the login for /deep?x=1: %s", r.brief())
 	}
 	if rounds, codes := w.provider.Count("authorize"), w.provider.Count("token"); rounds != 2 || codes != 0 {
 		t.Errorf("%d rounds to the provider and %d codes redeemed, want 2 and 0", rounds, codes)
@@ -576,7 +576,7 @@ func TestWhoMayNotGetsAPageAndNoLoop(t *testing.T) {
 	before := w.provider.Count("authorize")
 	r := b.follow("/admin").wantsPage(t, 403, "No access")
 	if !strings.Contains(r.body, "Bob Kahn (bob@example.com)") || !strings.Contains(r.body, `href="/auth/login?prompt=login"`) {
-		t.Errorf("the page does not say who bob is or how to change the account: %s", r.body)
+		t.Errorf("the page does not say who bob is or how to change the account: %s", r.brief())
 	}
 	b.fetch("GET", "/admin", "").wantsJSON(t, 403, "forbidden")
 	if w.provider.Count("authorize") != before {
