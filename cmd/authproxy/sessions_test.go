@@ -105,23 +105,23 @@ func TestSessionsSaysWhyItCannot(t *testing.T) {
 		"the program is not running": {change: func(w *world) {
 			l := listenOn(t, "tcp", "127.0.0.1:0")
 			l.Close()
-			change(w, w.server.cfg.Admin.Listen.Address, l.Addr().String())
+			change(w, w.server.now().cfg.Admin.Listen.Address, l.Addr().String())
 		}, want: []string{"does not answer", "hint: is authproxy running"}},
 		"its socket is not there": {set: settings{unix: true}, change: func(w *world) {
-			change(w, w.server.cfg.Admin.Listen.Address, filepath.Join(t.TempDir(), "none"))
+			change(w, w.server.now().cfg.Admin.Listen.Address, filepath.Join(t.TempDir(), "none"))
 		}, want: []string{"does not answer", "hint: is authproxy running"}},
-		"the admin listener is off": {change: func(w *world) { change(w, `"`+w.server.cfg.Admin.Listen.Address+`"`, `""`) },
+		"the admin listener is off": {change: func(w *world) { change(w, `"`+w.server.now().cfg.Admin.Listen.Address+`"`, `""`) },
 			want: []string{"is off", "hint: set admin.listen"}},
 		"another token": {set: settings{token: "a-token-for-the-admin"}, change: func(w *world) { change(w, "a-token-for-the-admin", "another-token-for-it") },
 			want: []string{"admin.token", "hint: the proxy runs with another admin.token"}},
 		"the cookie store": {set: settings{store: "cookie"}, want: []string{"keeps no list", "hint: session.store: file or redis"}},
 		"no such session":  {args: []string{"revoke", "-id", "x"}, want: []string{"no such session", "hint: authproxy sessions list"}},
-		"the store is down": {change: func(w *world) { w.server.sessions.Close() },
+		"the store is down": {change: func(w *world) { w.server.now().sessions.Close() },
 			want: []string{"the session store cannot be reached", "hint: its log says why"}},
 		"somebody else answers there": {change: func(w *world) {
 			s := httptest.NewServer(http.NotFoundHandler())
 			t.Cleanup(s.Close)
-			change(w, w.server.cfg.Admin.Listen.Address, s.Listener.Addr().String())
+			change(w, w.server.now().cfg.Admin.Listen.Address, s.Listener.Addr().String())
 		}, want: []string{"is not an authproxy", "hint: "}},
 		"somebody else sends us elsewhere": {set: settings{token: "a-token-for-the-admin"}, change: func(w *world) {
 			thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -130,7 +130,7 @@ func TestSessionsSaysWhyItCannot(t *testing.T) {
 			t.Cleanup(thief.Close)
 			s := httptest.NewServer(http.RedirectHandler(thief.URL, http.StatusTemporaryRedirect))
 			t.Cleanup(s.Close)
-			change(w, w.server.cfg.Admin.Listen.Address, s.Listener.Addr().String())
+			change(w, w.server.now().cfg.Admin.Listen.Address, s.Listener.Addr().String())
 		}, want: []string{"is not an authproxy"}},
 	} {
 		t.Run(name, func(t *testing.T) {
