@@ -40,7 +40,9 @@ type logWriter struct {
 	writing sync.Mutex // held while writing to out
 
 	mu  sync.Mutex
-	buf bytes.Buffer
+	buf *bytes.Buffer
+
+	spare *bytes.Buffer // guarded by writing
 }
 
 const (
@@ -49,7 +51,7 @@ const (
 )
 
 func newLogWriter(out io.Writer) *logWriter {
-	w := &logWriter{out: out, done: make(chan struct{})}
+	w := &logWriter{out: out, done: make(chan struct{}), buf: new(bytes.Buffer), spare: new(bytes.Buffer)}
 	w.ends.Go(func() {
 		tick := time.NewTicker(logDelay)
 		defer tick.Stop()
@@ -81,11 +83,13 @@ func (w *logWriter) Flush() {
 	defer w.writing.Unlock()
 	w.mu.Lock()
 	lines := w.buf
-	w.buf = bytes.Buffer{}
+	w.buf = w.spare
 	w.mu.Unlock()
 	if lines.Len() > 0 {
 		w.out.Write(lines.Bytes())
 	}
+	lines.Reset() // keeps its memory
+	w.spare = lines
 }
 
 // Close writes what was gathered and ends.

@@ -151,6 +151,7 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 	} else {
 		go func() { failed <- s.public.Serve(public) }()
 	}
+	s.running.Go(func() { tuneGC(background) })
 	if s.reloads {
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP)
