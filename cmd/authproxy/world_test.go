@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"authproxy/config"
@@ -25,7 +26,11 @@ type world struct {
 	server   *server
 	url      string // of the proxy
 	file     string // its configuration
+	serving  sync.WaitGroup
 }
+
+// settle waits until the proxy is done with what it has answered: a client may have the answer before that.
+func (w *world) settle() { w.serving.Wait() }
 
 // settings are what a test has to say about its world.
 type settings struct {
@@ -88,7 +93,12 @@ upstream: %s
 	if set.prepare != nil {
 		set.prepare(w.server)
 	}
-	for l, h := range map[net.Listener]http.Handler{public: a.proxy, admin: w.server.adminHandler()} {
+	served := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.serving.Add(1)
+		defer w.serving.Done()
+		a.proxy.ServeHTTP(rw, r)
+	})
+	for l, h := range map[net.Listener]http.Handler{public: served, admin: w.server.adminHandler()} {
 		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 		s.Start()
 		t.Cleanup(s.Close)
