@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -109,10 +108,11 @@ func canonicalHost(host, scheme string) (string, error) {
 			return "", errors.New("Host has a character that no host name has")
 		}
 	}
-	if name, port, err := net.SplitHostPort(host); err == nil && (scheme == "https" && port == "443" || scheme == "http" && port == "80") {
-		if strings.Contains(name, ":") {
-			return "[" + name + "]", nil
-		}
+	port := ":80"
+	if scheme == "https" {
+		port = ":443"
+	}
+	if name, found := strings.CutSuffix(host, port); found && (strings.IndexByte(name, ':') < 0 || strings.HasSuffix(name, "]")) {
 		return name, nil
 	}
 	return host, nil

@@ -7,14 +7,19 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -380,4 +385,143 @@ func FuzzNoNameFoldsToAReservedOne(f *testing.F) {
 			t.Errorf("without an upstream: status %d", rec.Code)
 		}
 	})
+}
+
+// P6 of the corpus: many users at once, with upstreams that take their time, clients that leave, and cookies that are
+// renewed: every upstream request, every answer and every cookie is of the user who asked.
+func TestP6NobodyGetsWhatIsAnothers(t *testing.T) {
+	const users, each = 24, 30
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, marker := r.Header.Get("X-Forwarded-User"), r.Header.Get("X-Marker")
+		var claims struct{ Sub string }
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(r.Header.Get(rigAssertion)+"..", ".")[1])
+		if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Sub != marker {
+			t.Errorf("of %s came an assertion of %q", marker, payload)
+		}
+		if user != marker || r.URL.Path != "/of/"+marker || r.Header.Get("X-Forwarded-Groups") != "group-"+marker {
+			t.Errorf("of %s came %s, user %q", marker, r.URL.Path, user)
+		}
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("X-Of", user)
+		io.WriteString(w, user+" ")
+		w.(http.Flusher).Flush()
+		for range mathrand.N(200) {
+			runtime.Gosched()
+		}
+		w.Write(body)
+	}))
+	defer up.Close()
+	r := newRig(t, func(o *proxy.Options) {
+		o.Default = &proxy.Upstream{URL: &url.URL{Scheme: "http", Host: up.Listener.Addr().String()}}
+		now := func() time.Time { return time.Unix(0, clock.Load()) }
+		o.Now, o.Sessions.Now = now, now
+	})
+	server := httptest.NewServer(r)
+	defer server.Close()
+	var answered, left atomic.Int64
+	var running sync.WaitGroup
+	for u := range users {
+		name := fmt.Sprintf("user%d", u)
+		cookie := r.signIn(t, name, "group-"+name)
+		running.Go(func() {
+			for n := range each {
+				if u == 0 && n%10 == 9 {
+					clock.Add(int64(61 * time.Second)) // cookies are renewed, and assertions made anew
+				}
+				running.Go(func() {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					body := strings.Repeat(name+".", 1+mathrand.N(500))
+					req, err := http.NewRequestWithContext(ctx, "POST", server.URL+"/of/"+name, strings.NewReader(body))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					req.Host = "app.test"
+					req.Header.Set("Cookie", cookie)
+					req.Header.Set("X-Marker", name)
+					if mathrand.N(4) == 0 { // the client leaves at some time
+						go func() {
+							for range mathrand.N(500) {
+								runtime.Gosched()
+							}
+							cancel()
+						}()
+					}
+					res, err := server.Client().Do(req)
+					if err != nil {
+						left.Add(1)
+						return
+					}
+					defer res.Body.Close()
+					if res.StatusCode != 200 || res.Header.Get("X-Of") != name {
+						t.Errorf("%s got %d of %q", name, res.StatusCode, res.Header.Get("X-Of"))
+					}
+					for _, c := range res.Cookies() {
+						s, _, err := r.sessions.Find(context.Background(), c.Value, false)
+						if err != nil || s.Identity.Subject != name {
+							t.Errorf("%s got a cookie of %v, %v", name, s, err)
+						}
+						answered.Add(1 << 32)
+					}
+					got, err := io.ReadAll(res.Body)
+					switch {
+					case err != nil:
+						left.Add(1)
+					case string(got) != name+" "+body:
+						t.Errorf("%s got %.60q", name, got)
+					default:
+						answered.Add(1)
+					}
+				})
+			}
+		})
+	}
+	running.Wait()
+	if n := answered.Load(); n&(1<<32-1) < users || n>>32 == 0 {
+		t.Errorf("%d answers, %d cookies and %d clients that left: too little was compared", n&(1<<32-1), n>>32, left.Load())
+	}
+}
+
+// CKE-01: a cookie that is not the very one that we made is nobody's.
+func TestCKE01EveryChangeOfTheSessionCookieSignsNobodyIn(t *testing.T) {
+	r := newRig(t, nil)
+	up := &wire{}
+	r.UseTransport(up)
+	cookie := r.signIn(t, "alice")
+	status := func(cookie string) int {
+		req := httptest.NewRequest("GET", "/x", nil)
+		req.Host = "app.test"
+		req.Header.Set("Cookie", cookie)
+		rec := httptest.NewRecorder()
+		r.ServeHTTP(rec, req)
+		return rec.Code
+	}
+	if got := status(cookie); got != 200 {
+		t.Fatalf("status %d with the cookie itself", got)
+	}
+	start := len(r.cookie) + 1
+	for i := start; i < len(cookie); i++ {
+		if got := status(cookie[:i]); got != 401 {
+			t.Errorf("status %d with the first %d bytes", got, i-start)
+		}
+		for bit := range 8 {
+			changed := []byte(cookie)
+			changed[i] ^= 1 << bit
+			if strings.ContainsAny(string(changed[i:i+1]), "\r\n\x00; \t") {
+				continue
+			}
+			if got := status(string(changed)); got != 401 {
+				t.Errorf("status %d with bit %d of byte %d changed", got, bit, i-start)
+			}
+		}
+	}
+	for _, other := range []string{cookie + "A", cookie + "=", `"` + cookie[start:] + `"`, r.cookie + `="` + cookie[start:] + `"`, strings.ToUpper(r.cookie) + cookie[start-1:], r.cookie + "-login-abcdefgh" + cookie[start-1:], cookie + "; " + cookie, r.cookie + "=x; " + cookie} {
+		if got := status(other); got != 401 {
+			t.Errorf("status %d with %.40q", got, other)
+		}
+	}
+	up.take()
 }

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -389,6 +390,31 @@ func TestHostsAreThoseOfTheConfigurationOrRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A host has one form, with the default port or without it.
+func FuzzCanonicalHost(f *testing.F) {
+	for _, host := range []string{"app.test", "APP.test:443", "[::1]:443", "[::1]", "a:80:443", "::1:443", ":443", "app.test:", "app.test:443:443", "ü"} {
+		f.Add(host)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		got, err := proxy.CanonicalHost(host, "https")
+		if err != nil {
+			if got != "" || host != "" && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]") == "" {
+				t.Errorf("%q: %q, %v", host, got, err)
+			}
+			return
+		}
+		want := strings.ToLower(host)
+		if name, port, err := net.SplitHostPort(want); err == nil && port == "443" {
+			if want = name; strings.Contains(name, ":") {
+				want = "[" + name + "]"
+			}
+		}
+		if got != want && !strings.ContainsAny(host, "[]") { // with brackets at odd places it is no host that we serve
+			t.Errorf("%q is canonically %q, want %q", host, got, want)
+		}
+	})
 }
 
 // PTH-23 over HTTP/2, where nothing makes the authority of a target in absolute-form that of the request.
