@@ -187,6 +187,9 @@ func (p *Proxy) signup(x *exchange) error {
 }
 
 func (p *Proxy) loginWith(x *exchange, req oidc.AuthRequest) error {
+	if prefetch(x.r.Header) { // nobody may ever come back from that login, and its cookie would push out another's
+		return p.notSignedIn()
+	}
 	q, err := onceQuery(x.target.query, "return_to", "connection", "login_hint", "screen_hint", "organization", "invitation", "ui_locales", "prompt", "iss", "target_link_uri")
 	if err != nil {
 		return p.badRequest(err)
