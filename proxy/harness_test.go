@@ -50,7 +50,9 @@ type world struct {
 	cookie   string // name of the session cookie
 
 	handler  atomic.Pointer[http.Handler] // what the listener serves: the Proxy, unless a test puts something around it
+	setup    setup
 	opts     proxy.Options
+	file     string // of the file store
 	addr     string
 	roots    *x509.CertPool
 	browsers []*browser
@@ -75,6 +77,7 @@ type setup struct {
 const (
 	clientID     = "client"
 	clientSecret = "canary-client-secret-7f2c"
+	sessionKey   = "canary-session-key-0123456789abcdef"
 	apiAudience  = "https://api.test"
 )
 
@@ -126,9 +129,9 @@ func newWorld(t testing.TB, s setup) *world {
 	t.Cleanup(w.provider.Close)
 	w.provider.Set(func(f *devprovider.Faults) { f.SignInAs = "ada" })
 
-	w.build(s)
-	h := http.Handler(w.proxy)
-	w.handler.Store(&h)
+	w.setup, w.file = s, filepath.Join(t.TempDir(), "sessions.db")
+	w.canaries = []string{clientSecret, sessionKey}
+	w.build()
 	if s.https {
 		server.StartTLS()
 		w.roots = x509.NewCertPool()
@@ -146,32 +149,33 @@ func newWorld(t testing.TB, s setup) *world {
 	return w
 }
 
-// build wires the Proxy as cmd/authproxy does.
-func (w *world) build(s setup) {
+// build wires the Proxy as cmd/authproxy does, and lets it serve.
+func (w *world) build() {
 	w.t.Helper()
-	must := func(err error) {
+	s := w.setup
+	check := func(err error) {
 		w.t.Helper()
 		if err != nil {
 			w.t.Fatal(err)
 		}
 	}
 	logger := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	key := []byte("canary-session-key-0123456789abcdef")
+	key := []byte(sessionKey)
 	public, err := url.Parse(w.origin)
-	must(err)
+	check(err)
 	conf := oidc.Config{Issuer: w.provider.Issuer(), Auth0: true, ClientID: clientID, ClientSecret: clientSecret, RedirectURL: w.origin + "/auth/callback",
 		Scopes: []string{"openid", "profile", "email"}, Leeway: time.Minute, Now: w.clock.Now, Log: logger}
 	if s.rp != nil {
 		s.rp(&conf)
 	}
 	rp, err := oidc.New(conf)
-	must(err)
+	check(err)
 	sealer, err := session.NewSealer([][]byte{key})
-	must(err)
+	check(err)
 	signing, err := assertion.DeriveKey(key)
-	must(err)
+	check(err)
 	signer, err := assertion.NewSigner(w.origin, 2*time.Minute, []*ecdsa.PrivateKey{signing})
-	must(err)
+	check(err)
 	if s.idle == 0 {
 		s.idle = 24 * time.Hour
 	}
@@ -185,8 +189,8 @@ func (w *world) build(s setup) {
 	w.cookie = cookie.Name
 	w.store = session.NewCookieStore(sealer, cookie, s.life, w.clock.Now)
 	if s.file {
-		w.store, err = session.OpenFileStore(filepath.Join(w.t.TempDir(), "sessions.db"), sealer, [][]byte{key}, cookie, s.idle, w.clock.Now)
-		must(err)
+		w.store, err = session.OpenFileStore(w.file, sealer, [][]byte{key}, cookie, s.idle, w.clock.Now)
+		check(err)
 	}
 	w.sessions = session.NewManager(w.store, cookie, s.idle, s.life)
 	w.sessions.Now = w.clock.Now
@@ -202,20 +206,16 @@ func (w *world) build(s setup) {
 		s.options(&w.opts)
 	}
 	w.proxy, err = proxy.New(w.opts)
-	must(err)
-	w.canaries = append(w.canaries, clientSecret, string(key))
+	check(err)
+	h := http.Handler(w.proxy)
+	w.handler.Store(&h)
 }
 
-// restart replaces the Proxy by a new one that knows nothing but its configuration.
+// restart replaces everything but the provider, the upstream and what is on disk, as a restart of the program does.
 func (w *world) restart() {
 	w.t.Helper()
-	p, err := proxy.New(w.opts)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.proxy = p
-	h := http.Handler(p)
-	w.handler.Store(&h)
+	w.sessions.Close()
+	w.build()
 }
 
 // run lets the Proxy do its background work until the test ends.
@@ -434,7 +434,8 @@ func (l *logbook) find(t testing.TB, what string, match func(record) bool) []rec
 	}
 }
 
-// request returns the latest event of a request for that path, waiting until there is one.
+// request returns the latest event of a request for that path, waiting until there is one: it is for paths that a test asks
+// for once.
 func (l *logbook) request(t testing.TB, path string) record {
 	t.Helper()
 	all := l.find(t, "a request for "+path, func(r record) bool { return r["msg"] == "request" && r["path"] == path })
@@ -793,4 +794,23 @@ func sameSite(a, b *url.URL) bool {
 		return u.Hostname()
 	}
 	return a.Scheme == b.Scheme && site(a) == site(b)
+}
+
+// proxyWait waits for what the Proxy does beside its requests.
+func (w *world) proxyWait() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	w.proxy.Run(ctx)
+}
+
+// offline adds refresh tokens to a setup: access tokens are for an API and good for an hour.
+func offline(s setup) setup {
+	rp := s.rp
+	s.rp = func(c *oidc.Config) {
+		c.Scopes, c.Audience = append(c.Scopes, "offline_access"), apiAudience
+		if rp != nil {
+			rp(c)
+		}
+	}
+	return s
 }
