@@ -44,8 +44,11 @@ type record struct {
 	Version       uint32         `json:"w"`
 }
 
-// dictionary is what flate may refer back to. Changing it makes every cookie unreadable: add a format byte instead.
-var dictionary = []byte(`openid profile email offline_access "P":["read:"write:admin"],"o":"org_"c":{"https://example.com/roles":["admins","users","staff"]` +
+// dictionary is what flate may refer back to, the likeliest last. It may grow at its front only: any other change makes
+// every cookie unreadable and needs a new format.
+var dictionary = []byte(`"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0","(iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 ` +
+	`(Linux; Android 10; K) (Macintosh; Intel Mac OS X 10_15_7) (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36","k":"192.0.2.` +
+	`openid profile email offline_access "P":["read:"write:admin"],"o":"org_"c":{"https://example.com/roles":["admins","users","staff"]` +
 	`.eu.auth0.com/.us.auth0.com/{"i":"","u":"https://","s":"auth0|google-oauth2|github|","e":"@gmail.com","v":true,"n":"","p":"","g":["admin"],"S":["openid","profile","email","offline_access"],"t":17,"d":"","N":"","A":"eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6I","x":17,"R":"v1.M","C":17,"U":17,"X":17}`)
 
 // format is the first byte of an encoded session.

@@ -103,7 +103,7 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 
 // put writes a session's row and index within a transaction.
 func (f *FileStore) put(tx *bbolt.Tx, row []byte, s *Session, sealed []byte) error {
-	info, err := f.infos.seal([32]byte(row), s)
+	info, err := f.infos.seal(row, s)
 	if err != nil {
 		return err
 	}
@@ -300,7 +300,7 @@ const maxListed = 10_000
 func (f *FileStore) List(_ context.Context, sel Selector) (all []Info, err error) {
 	err = f.db.View(func(tx *bbolt.Tx) error {
 		return f.selected(tx, sel, func(row []byte, h header, info []byte) error {
-			if i, ok := f.infos.open([32]byte(row), info); ok {
+			if i, ok := f.infos.open(row, info); ok {
 				all = append(all, i)
 			}
 			return nil

@@ -8,8 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
+
+	"authproxy/identity"
 )
 
 // A ticket is what the cookie holds when the session is kept in a store: 256 random bits that name the session, and the
@@ -105,7 +106,8 @@ func newTagger(sessionKeys [][]byte) (tagger, error) {
 	return t, nil
 }
 
-// mark is the tag of a list of texts of one kind under a key. Lengths go in, so that no two lists look alike.
+// mark is the tag of a list of texts of one kind under a key: the kind, then a MAC. Lengths go in, so that no two lists
+// look alike.
 func mark(key []byte, kind byte, parts ...string) (t tag) {
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte{kind})
@@ -115,7 +117,8 @@ func mark(key []byte, kind byte, parts ...string) (t tag) {
 		h.Write(n[:])
 		h.Write([]byte(p))
 	}
-	copy(t[:], h.Sum(nil))
+	t[0] = kind
+	copy(t[1:], h.Sum(nil))
 	return t
 }
 
@@ -175,20 +178,32 @@ func newInfos(sessionKeys [][]byte) (infos, error) {
 	return n, nil
 }
 
+// about is what a store may say about s, in the form of a session: the rest of it is empty.
+func about(s *Session) *Session {
+	return &Session{ID: s.ID, Identity: &identity.Identity{Issuer: s.Identity.Issuer, Subject: s.Identity.Subject},
+		Agent: s.Agent, Address: s.Address, Created: s.Created, Used: s.Used, Expires: s.Expires}
+}
+
 // seal binds the information to the session's row.
-func (n infos) seal(row [32]byte, s *Session) ([]byte, error) {
-	text, err := json.Marshal(Info{s.ID, s.Identity.Issuer, s.Identity.Subject, s.Agent, s.Address, s.Created, s.Used, s.Expires})
+func (n infos) seal(row []byte, s *Session) ([]byte, error) {
+	text, err := encode(about(s))
 	if err != nil {
 		return nil, err
 	}
-	return n.aeads[0].Seal(nil, nil, text, row[:]), nil
+	return n.aeads[0].Seal(nil, nil, text, row), nil
 }
 
-func (n infos) open(row [32]byte, sealed []byte) (i Info, ok bool) {
+func (n infos) open(row, sealed []byte) (i Info, ok bool) {
 	for _, a := range n.aeads {
-		if text, err := a.Open(nil, nil, sealed, row[:]); err == nil {
-			return i, json.Unmarshal(text, &i) == nil
+		text, err := a.Open(nil, nil, sealed, row)
+		if err != nil {
+			continue
 		}
+		s, err := decode(text)
+		if err != nil {
+			return Info{}, false
+		}
+		return Info{s.ID, s.Identity.Issuer, s.Identity.Subject, s.Agent, s.Address, s.Created, s.Used, s.Expires}, true
 	}
 	return Info{}, false
 }
