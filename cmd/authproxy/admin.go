@@ -25,6 +25,9 @@ func (s *server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.readiness)
+	if s.meters != nil {
+		mux.Handle("GET /metrics", s.meters.handler())
+	}
 	mux.HandleFunc("GET /jwks.json", func(w http.ResponseWriter, r *http.Request) { s.now().proxy.JWKS().ServeHTTP(w, r) })
 	mux.HandleFunc("/sessions", s.guarded(s.adminSessions))
 	mux.HandleFunc("/sessions/{id}", s.guarded(s.adminSession))

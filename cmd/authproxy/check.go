@@ -138,7 +138,14 @@ func versionCommand(e *environment, args []string) int {
 	if status, ok := e.parse(e.flags("version"), args, 0); !ok {
 		return status
 	}
-	name, commit := version, "unknown"
+	name, commit := buildInfo()
+	fmt.Fprintf(e.stdout, "authproxy %s, commit %s, %s %s/%s\n", name, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return exitOK
+}
+
+// buildInfo is what is known of how this program was built.
+func buildInfo() (name, commit string) {
+	name, commit = version, "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if name == "" {
 			name = info.Main.Version
@@ -152,6 +159,5 @@ func versionCommand(e *environment, args []string) int {
 	if name == "" {
 		name = "(devel)"
 	}
-	fmt.Fprintf(e.stdout, "authproxy %s, commit %s, %s %s/%s\n", name, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return exitOK
+	return name, commit
 }

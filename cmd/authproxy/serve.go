@@ -35,7 +35,9 @@ func serveCommand(e *environment, args []string) int {
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
 	logger := newLogger(logs, e.stderr, cfg.Log, level)
-	a, err := build(cfg, logger, openConfiguredStore)
+	s := &server{log: logger, level: level, reloads: true, meters: newMeters()}
+	s.watch = s.meters.observers()
+	a, err := buildObserved(cfg, logger, openConfiguredStore, s.watch, nil)
 	var mistakes config.Mistakes
 	switch {
 	case errors.As(err, &mistakes):
@@ -47,7 +49,7 @@ func serveCommand(e *environment, args []string) int {
 	for _, w := range a.warnings() {
 		logger.Warn(w.Problem, "file", w.File, "line", w.Line, "key", w.Key, "hint", w.Hint)
 	}
-	if err := serve(e, &server{log: logger, level: level, reloads: true}, a, nil); err != nil {
+	if err := serve(e, s, a, nil); err != nil {
 		logs.Flush()
 		return e.fail(err)
 	}
@@ -76,6 +78,7 @@ type server struct {
 	level   *slog.LevelVar // of log; nil when it cannot be changed
 	reloads bool           // the configuration is a file that may change
 	watch   observers
+	meters  *meters // fed by watch; nil: nobody counts
 
 	current  atomic.Pointer[assembly]
 	cert     atomic.Pointer[certificate] // nil without TLS
@@ -105,6 +108,9 @@ func (s *server) start(ctx context.Context, a *assembly) {
 		}
 	}
 	s.current.Store(a)
+	if s.meters != nil {
+		s.meters.sessions.Store(a.sessions)
+	}
 	if former != nil {
 		former()
 	}
