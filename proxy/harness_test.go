@@ -814,3 +814,20 @@ func offline(s setup) setup {
 	}
 	return s
 }
+
+// reload replaces the Proxy by one that takes over from it, as a new configuration does. change may be nil.
+func (w *world) reload(change func(*proxy.Options)) {
+	w.t.Helper()
+	opts := w.opts
+	opts.Former = w.proxy
+	if change != nil {
+		change(&opts)
+	}
+	next, err := proxy.New(opts)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.proxy = next
+	h := http.Handler(next)
+	w.handler.Store(&h)
+}
