@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -106,10 +107,10 @@ type appClaims struct {
 // A reference is what we need to know of an app token and do not tell: how to ask for its session, and which claims we put
 // into it. So whoever else can sign with the key cannot make tokens that we believe.
 type reference struct {
-	Claims      [32]byte `json:"h"` // SHA-256 of the payload
-	ProviderSID string   `json:"d,omitempty"`
-	Created     int64    `json:"c"` // of the session, milliseconds
-	Expires     int64    `json:"x"`
+	Claims      []byte `json:"h"` // SHA-256 of the payload
+	ProviderSID string `json:"d,omitempty"`
+	Created     int64  `json:"c"` // of the session, milliseconds
+	Expires     int64  `json:"x"`
 }
 
 // mint signs a token for the user of s that expires at the given time.
@@ -130,7 +131,8 @@ func (a *appTokens) mint(s *session.Session, now, expires time.Time) (string, er
 	if err != nil {
 		return "", err
 	}
-	text, err := json.Marshal(reference{sha256.Sum256(payload), s.ProviderSID, s.Created.UnixMilli(), s.Expires.UnixMilli()})
+	sum := sha256.Sum256(payload)
+	text, err := json.Marshal(reference{sum[:], s.ProviderSID, s.Created.UnixMilli(), s.Expires.UnixMilli()})
 	if err != nil {
 		return "", err
 	}
@@ -192,7 +194,7 @@ func (a *appTokens) verify(token string, now time.Time) (*grant, error) {
 		return refuse("the signature does not verify")
 	}
 	ref, ok := a.open(header.ExtraHeaders[headerReference])
-	if !ok || ref.Claims != sha256.Sum256(payload) {
+	if sum := sha256.Sum256(payload); !ok || !bytes.Equal(ref.Claims, sum[:]) {
 		return refuse("signed with our key, and not made by us")
 	}
 	var c appClaims

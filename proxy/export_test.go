@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
+	"time"
 
 	"authproxy/identity"
 )
@@ -144,3 +146,36 @@ func (s *Step) Identity(h http.Header) (err error) {
 func (s *Step) Log() { s.p.logRequest(s.x, false) }
 
 func (s *Step) Who() *identity.Identity { return s.who.Identity }
+
+// Bearer tokens.
+
+// BearerToken is bearerToken.
+func BearerToken(h http.Header) (token string, found bool) { return bearerToken(h) }
+
+// CheckStreams does what Run does every half second.
+func (p *Proxy) CheckStreams(ctx context.Context) { p.streams.check(ctx) }
+
+// GrantsCost remembers n tokens of that length and returns what the entries cost together, what is counted, and the limit.
+func GrantsCost(n, length int) (entries, counted, limit int) {
+	gs, now := newGrants(), time.Now()
+	for i := range n {
+		key := [32]byte{byte(i), byte(i >> 8), byte(i >> 16)}
+		for range 2 { // the second replaces the first
+			gs.put(key, &grant{expires: now.Add(time.Hour)}, length, now)
+		}
+		if gs.get(key, now) == nil {
+			return 0, 0, -1
+		}
+	}
+	for _, e := range gs.entries {
+		entries += e.cost
+	}
+	return entries, gs.cost, grantBytes
+}
+
+// GrantKnown says whether a token that expires at the given time and was verified at now is known without verifying it again at then.
+func GrantKnown(expires, now, then time.Time) bool {
+	gs := newGrants()
+	gs.put([32]byte{1}, &grant{expires: expires}, 1000, now)
+	return gs.get([32]byte{1}, then) != nil
+}
