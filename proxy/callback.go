@@ -129,7 +129,7 @@ func (p *Proxy) loginFailure(x *exchange, err error, returnTo string) error {
 	)
 	switch {
 	case x.r.Context().Err() != nil && errors.Is(err, x.r.Context().Err()):
-		return &failure{page: pages.Unavailable(again), code: "client_closed", cause: errClientGone}
+		return errClientGone
 	case errors.As(err, &unavailable):
 		return &failure{page: pages.Unavailable(again), code: "provider_unavailable", cause: err, retry: max(unavailable.RetryAfter, time.Second)}
 	case errors.As(err, &denied):

@@ -184,8 +184,7 @@ func (p *Proxy) upgrade(x *exchange, who visitor) (websocket bool, err error) {
 // upstreamFailure is the answer when the upstream gave none.
 func (p *Proxy) upstreamFailure(x *exchange, rt *route, err error) error {
 	if x.r.Context().Err() != nil {
-		x.err = errClientGone
-		panic(http.ErrAbortHandler) // nobody is there to answer to
+		return errClientGone
 	}
 	f := &failure{page: pages.BadGateway(""), code: "bad_gateway", reason: "the upstream did not answer", cause: err}
 	var timeout net.Error

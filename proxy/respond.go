@@ -52,6 +52,10 @@ func (p *Proxy) fail(x *exchange, err error) {
 		p.redirect(x, to.status, to.location)
 		return
 	}
+	if errors.Is(err, errClientGone) {
+		x.err, x.failure = errClientGone, "client_closed"
+		panic(http.ErrAbortHandler) // nobody is there to answer to
+	}
 	var f *failure
 	if !errors.As(err, &f) { // a bug: what can fail says how to answer
 		f = &failure{page: pages.Internal(p.home()), code: "internal_error", cause: err}
