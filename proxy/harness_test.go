@@ -831,3 +831,23 @@ func (w *world) reload(change func(*proxy.Options)) {
 	h := http.Handler(next)
 	w.handler.Store(&h)
 }
+
+// newRequest is a request of a program for a path of public_url.
+func (w *world) newRequest(method, path string) *http.Request {
+	w.t.Helper()
+	r, err := http.NewRequest(method, w.origin+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// read is the body of an answer, to its end.
+func read(res *http.Response) string {
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return "reading: " + err.Error()
+	}
+	return string(b)
+}
