@@ -157,7 +157,9 @@ func BenchmarkMatch(b *testing.B) {
 func BenchmarkServeHTTP(b *testing.B) {
 	r, req := benchRig(b, nil)
 	quiet, quietReq := benchRig(b, func(o *proxy.Options) { o.Log = nil })
-	bare := &httputil.ReverseProxy{Transport: instant{}, BufferPool: new(pool), Rewrite: func(pr *httputil.ProxyRequest) {
+	transport := new(http.Transport)
+	transport.RegisterProtocol("http", instant{})
+	bare := &httputil.ReverseProxy{Transport: transport, BufferPool: new(pool), Rewrite: func(pr *httputil.ProxyRequest) {
 		pr.SetURL(&url.URL{Scheme: "http", Host: "upstream.test"})
 		pr.SetXForwarded()
 	}}

@@ -213,6 +213,7 @@ func (c cookieNames) strip(header http.Header) {
 			continue
 		}
 		var out strings.Builder
+		out.Grow(len(line))
 		for pair := range strings.SplitSeq(line, ";") {
 			name, _, _ := strings.Cut(strings.TrimLeft(pair, " \t"), "=")
 			if c.own(strings.TrimRight(name, " \t")) {

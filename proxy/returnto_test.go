@@ -137,7 +137,7 @@ var redirects = []struct{ id, ref string }{
 	{"RED-19", "http://app。test.evil.test"}, {"RED-19", "http://ａpp.test"}, {"RED-19", "//〱evil.test"}, {"RED-19", "http://evil.test／.app.test"}, {"RED-19", "http://ⓔvil.test"}, {"RED-19", "http://app.test\u200b.evil.test"},
 	{"RED-20", "http://[app.test]/"}, {"RED-20", "http://[::1%25.app.test]/"}, {"RED-20", "http://[::1].app.test/"}, {"RED-20", "http://[v1.x]/"},
 	{"RED-22", "/auth/../auth/logout"}, {"RED-22", "/x/..%2fauth/logout"}, {"RED-22", "/auth/logout"}, {"RED-22", "/%61uth/login"}, {"RED-22", "http://app.test/auth/callback?code=x"},
-	{"RED-23", "/" + strings.Repeat("x", 16<<10)}, {"FWD-22", "//evil.test"}, {"RED-10", "evil://x"}, {"RED-01", "https://app.test/"}, {"RED-08", "ftp://app.test/"},
+	{"RED-23", "/" + strings.Repeat("x", 16<<10)}, {"FWD-22", "//evil.test"}, {"RED-10", "evil://x"}, {"RED-08", "https://app.test/x"}, {"RED-08", "ftp://app.test/x"}, {"RED-01", `/x?\evil.test`}, {"RED-01", `/x#\evil.test`},
 }
 
 func TestReturnToThatLeadsAwayIsReplaced(t *testing.T) {

@@ -256,6 +256,59 @@ func TestPathsThatPassMeanTheSameToEveryUpstream(t *testing.T) {
 	}
 }
 
+// Some spellings are refused wherever they lead, and whoever asks.
+func TestPathsThatNobodyWritesAreRefused(t *testing.T) {
+	up := &wire{}
+	r := newRig(t, nil)
+	r.UseTransport(up)
+	for _, target := range []string{"/public/.;/x", "/public/a/..;/x", "/public/..;v=1", "/public/%2e;x", "/public/%2fx", "/public/%5Cx", "/public/%00", "/public/%1f", "/public/%7F", "/public/%252e", "/public/%25252e", "/public/%252fx", "/public/%255cx", "/public/%2500",
+		"/public/%%32e", "/public/%25%32e", "/public/%2525252525", "/public/%ff", "/public/\xc0\xae", "/public/%zz", "/public#x", "/public?#", `/public\x`, "/auth;x/login", "/%2561uth/login", "/auth%253b/login"} {
+		req, err := parse("GET " + target + " HTTP/1.1\r\nHost: app.test\r\n\r\n")
+		if err != nil {
+			continue
+		}
+		rec := httptest.NewRecorder()
+		r.ServeHTTP(rec, req)
+		if seen := up.take(); rec.Code != 400 || len(seen) != 0 {
+			t.Errorf("%q: status %d and %d requests at the upstream, want 400", target, rec.Code, len(seen))
+		}
+	}
+}
+
+// A redirect to the clean path takes the query along, and what remains of the path keeps its spelling.
+func TestUncleanPathsAreRedirectedWithTheirQuery(t *testing.T) {
+	r := newRig(t, nil)
+	for target, want := range map[string]string{"/public//a%20b?x=%2F&y": "/public/a%20b?x=%2F&y", "/public/../b/?": "/b/?", "/a/./%2e%2E/%C3%A4": "/%C3%A4", "/..": "/", "//": "/", "/a/..": "/", "/a/b/..": "/a/", "/a/b/.": "/a/b/"} {
+		req, err := parse("GET " + target + " HTTP/1.1\r\nHost: app.test\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec := httptest.NewRecorder()
+		r.ServeHTTP(rec, req)
+		if got := rec.Header().Get("Location"); rec.Code != http.StatusPermanentRedirect || got != want {
+			t.Errorf("%q: %d to %q, want %q", target, rec.Code, got, want)
+		}
+	}
+}
+
+// What is left of a path without its prefix keeps its spelling too.
+func TestTheRestOfAStrippedPathKeepsItsSpelling(t *testing.T) {
+	up := &wire{}
+	r := newRig(t, nil)
+	r.UseTransport(up)
+	cookie := r.signIn(t, "alice")
+	for target, want := range map[string]string{"/api/v1": "/", "/api/v1/": "/", "/api/v1/a%2Cb/%7e?x": "/a%2Cb/%7e?x", "/%61pi/v1/x": "/x", "/api/v1/api/v1": "/api/v1", "/api/v1?": "/?"} {
+		req, err := parse("GET " + target + " HTTP/1.1\r\nHost: app.test\r\nCookie: " + cookie + "\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.ServeHTTP(httptest.NewRecorder(), req)
+		if seen := up.take(); len(seen) != 1 || seen[0].target != want {
+			t.Errorf("%q: the upstream got %d requests, want one for %q", target, len(seen), want)
+		}
+	}
+}
+
 // What is plain passes as it came.
 func TestOrdinaryPathsReachTheUpstreamAsTheyCame(t *testing.T) {
 	up := &wire{}
