@@ -187,3 +187,25 @@ func TestReturnToOfOurHostsIsKept(t *testing.T) {
 		}
 	}
 }
+
+// The same through a whole login, and where it was begun by opening a page.
+func TestNoLoginLeadsAway(t *testing.T) {
+	w := newWorld(t, setup{})
+	for _, row := range redirects {
+		if len(row.ref) > 4000 || strings.ContainsRune(row.ref, 0) {
+			continue
+		}
+		t.Run(row.id+" "+row.ref, func(t *testing.T) {
+			b := w.newBrowser(t)
+			for _, name := range []string{"return_to", "target_link_uri"} {
+				reply := b.back(b.login("/auth/login?" + name + "=" + url.QueryEscape(row.ref)))
+				if location := reply.Header.Get("Location"); location != w.origin+"/" {
+					t.Errorf("%s: a login with %s redirects to %q", reply.Status, name, location)
+				}
+			}
+			if callback := b.navigate("/auth/callback?code=x&state=" + url.QueryEscape(row.ref)).Header.Get("Location"); callback != "" && !slices.Contains(ownOrigins, whatwgOrigin(callback)) {
+				t.Errorf("a callback with that state redirects to %q", callback)
+			}
+		})
+	}
+}
