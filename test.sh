@@ -42,7 +42,7 @@ trap 'exit 143' TERM
 has() {
 	case $1 in
 	"a C compiler") command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] ;;
-	Chromium) command -v chromium >/dev/null || command -v google-chrome >/dev/null ;;
+	Chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
 	fonts) [ -n "$(find /usr/share/fonts /usr/local/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] ;;
 	npm) command -v npm >/dev/null && command -v node >/dev/null ;;
 	"Python with Flask, PyJWT and cryptography") /usr/bin/python3 -c 'import flask, jwt, cryptography' 2>/dev/null ;;

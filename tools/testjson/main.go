@@ -75,6 +75,9 @@ func (r *report) add(e event) {
 	case "build-fail":
 		r.failed = true
 	case "output":
+		if strings.HasPrefix(e.Output, "=== ") { // which test is running now
+			return
+		}
 		if r.buffers[t] == nil {
 			r.buffers[t] = new(strings.Builder)
 			r.order = append(r.order, t)
@@ -136,7 +139,7 @@ func reason(output string) string {
 	var said []string
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "===") && !strings.HasPrefix(line, "---") {
+		if line != "" && !strings.HasPrefix(line, "---") {
 			said = append(said, line)
 		}
 	}

@@ -10,6 +10,7 @@ func TestReportShowsWhatFailedAndCountsWhatWasSkipped(t *testing.T) {
 	const input = `{"Action":"start","Package":"a"}
 {"Action":"output","Package":"a","Test":"TestGood","Output":"noise\n"}
 {"Action":"pass","Package":"a","Test":"TestGood"}
+{"Action":"output","Package":"a","Test":"TestSkipped","Output":"=== RUN   TestSkipped\\n"}
 {"Action":"output","Package":"a","Test":"TestSkipped","Output":"    x_test.go:1: no redis\n"}
 {"Action":"output","Package":"a","Test":"TestSkipped","Output":"--- SKIP: TestSkipped (0.00s)\n"}
 {"Action":"skip","Package":"a","Test":"TestSkipped"}
