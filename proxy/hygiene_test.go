@@ -35,7 +35,7 @@ func TestReservedNamesAreRemovedInEverySpelling(t *testing.T) {
 		"TLS-01": {"X-Ssl-Client-S-Dn", "X-Client-Cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info", "Ssl-Client-Verify", "Client-Cert"},
 		"HDR-04": {"Remote-User", "X-Remote-User", "X-Webauth-User", "Tailscale-User-Login", "Cf-Access-Jwt-Assertion", "X-Amzn-Oidc-Identity", "X-Goog-Iap-Jwt-Assertion", "X-Ms-Client-Principal", "Oidc-Claim-Sub"},
 	} {
-		t.Run(id, func(t *testing.T) {
+		t.Run("HDR-05 "+id, func(t *testing.T) {
 			for _, name := range names {
 				for _, c := range "-!#$%&'*+.^_`|~" { // RFC 9110 §5.6.2
 					for _, upper := range []func(string) string{http.CanonicalHeaderKey, strings.ToLower, strings.ToUpper} {
