@@ -14,13 +14,16 @@ import (
 
 // What another credential knows of a session tells whether it is alive.
 func TestAliveKnowsASessionWithoutItsValue(t *testing.T) {
-	clock := storetest.NewClock()
+	clock, server := storetest.NewClock(), startRedis(t)
 	stores := map[string]func(t *testing.T) session.Store{
 		"cookie": func(t *testing.T) session.Store {
 			return session.NewCookieStore(sealer(t, keys[0]), cookie, 24*time.Hour, clock.Now)
 		},
 		"file": func(t *testing.T) session.Store {
 			return fileStore(t, filepath.Join(t.TempDir(), "sessions.db"), clock.Now, keys[0])
+		},
+		"redis": func(t *testing.T) session.Store {
+			return redisStore(t, session.RedisOptions{URL: server.url()}, clock.Now, keys[0])
 		},
 	}
 	for _, row := range []struct {
@@ -41,6 +44,10 @@ func TestAliveKnowsASessionWithoutItsValue(t *testing.T) {
 			return session.Selector{Issuer: s.Identity.Issuer, Subject: "bob"}
 		}), true},
 		{"the longest life is over", func(t *testing.T, m *session.Manager, s *session.Session) { clock.Advance(24 * time.Hour) }, false},
+		{"the longest life is shorter now", func(t *testing.T, m *session.Manager, s *session.Session) {
+			m.Life = time.Minute
+			clock.Advance(time.Minute)
+		}, false},
 		{"it expires earlier", func(t *testing.T, m *session.Manager, s *session.Session) {
 			s.Expires = clock.Now().Add(time.Minute)
 			clock.Advance(time.Minute)

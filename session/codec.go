@@ -65,6 +65,8 @@ var deflaters = sync.Pool{New: func() any {
 	return w
 }}
 
+var inflaters = sync.Pool{New: func() any { return flate.NewReaderDict(bytes.NewReader(nil), dictionary) }}
+
 func encode(s *Session) ([]byte, error) {
 	who := s.Identity
 	r := record{
@@ -98,7 +100,12 @@ func decode(b []byte) (*Session, error) {
 	if len(b) == 0 || b[0] != format {
 		return nil, errFormat
 	}
-	text, err := io.ReadAll(io.LimitReader(flate.NewReaderDict(bytes.NewReader(b[1:]), dictionary), maxDecoded+1))
+	inflate := inflaters.Get().(io.Reader)
+	defer inflaters.Put(inflate)
+	if err := inflate.(flate.Resetter).Reset(bytes.NewReader(b[1:]), dictionary); err != nil {
+		return nil, errFormat
+	}
+	text, err := io.ReadAll(io.LimitReader(inflate, maxDecoded+1))
 	if err != nil || len(text) > maxDecoded {
 		return nil, errFormat
 	}

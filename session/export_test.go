@@ -60,3 +60,6 @@ func CacheCost(n, cost int) (holds, limit int) {
 	}
 	return holds, limit
 }
+
+// Forget drops what is opened of a value.
+func (r *RedisStore) Forget(value string) { r.opened.remove(value) }
