@@ -226,10 +226,27 @@ func openConfiguredStore(cfg *config.Config, sealer *session.Sealer, cookie sess
 	switch cfg.Session.Store {
 	case "file":
 		return session.OpenFileStore(cfg.Session.FilePath, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
+	case "redis":
+		opts, err := redisOptions(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return session.OpenRedisStore(opts, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
 	case "cookie":
 		return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
 	}
 	return nil, notYet(cfg, "session.store", cfg.Session.Store, "use cookie or file")
+}
+
+// redisOptions are those of the configuration, which knows the form of the URL only.
+func redisOptions(cfg *config.Config) (session.RedisOptions, error) {
+	r := cfg.Session.Redis
+	opts := session.RedisOptions{URL: r.URL, Prefix: r.Prefix, MaxStaleness: r.MaxStaleness, Log: slog.Default()}
+	if err := opts.Check(); err != nil {
+		return opts, config.Mistakes{{File: cfg.File, Line: 1, Key: "session.redis.url", Problem: err.Error(),
+			Hint: "write redis://HOST:6379/0, with rediss:// for TLS, several hosts separated by commas for a cluster, ?master_set=NAME for Sentinel"}}
+	}
+	return opts, nil
 }
 
 // notYet is the mistake of configuring what this version cannot do.
@@ -240,7 +257,9 @@ func notYet(cfg *config.Config, key, value, hint string) error {
 // closedStore stands for the store where none may be opened: for check and explain.
 func closedStore(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
 	if cfg.Session.Store == "redis" {
-		return nil, notYet(cfg, "session.store", cfg.Session.Store, "use cookie or file")
+		if _, err := redisOptions(cfg); err != nil {
+			return nil, err
+		}
 	}
 	return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
 }
