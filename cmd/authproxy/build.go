@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -53,7 +55,7 @@ func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, err
 // buildObserved is build with somebody watching. With a former assembly, the new one goes on with what that one knows.
 func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers, former *assembly) (*assembly, error) {
 	provider, err := oidc.New(oidc.Config{
-		Issuer: cfg.Provider.Issuer, Auth0: cfg.Provider.Domain != "", ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
+		Issuer: cfg.Provider.Issuer, Auth0: isAuth0(cfg), ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
 		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
 		Scopes: cfg.Provider.Scopes, Audience: cfg.Provider.Audience, Params: cfg.Provider.Params, Organization: cfg.Provider.Organization,
 		IDTokenAlg: cfg.Provider.IDTokenAlg, Leeway: cfg.Provider.Leeway, Claims: oidc.ClaimNames(cfg.Provider.Claims), KeepClaims: cfg.Identity.Claims,
@@ -138,6 +140,12 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 		return nil, err
 	}
 	return &assembly{cfg, provider, store, sessions, p}, nil
+}
+
+// isAuth0 says whether the provider is Auth0, also where it was given as an issuer: a tenant's own host name tells.
+func isAuth0(cfg *config.Config) bool {
+	u, err := url.Parse(cfg.Provider.Issuer)
+	return cfg.Provider.Domain != "" || err == nil && strings.HasSuffix(u.Hostname(), ".auth0.com")
 }
 
 // publicURL is the origin of public_url.

@@ -28,6 +28,7 @@ provider:
   issuer: %s
   client_id: demo
   client_secret: %s
+  client_auth: post
   scopes: [openid, profile, email, offline_access]
   connections: [google-oauth2, github]
   logout: auth0
