@@ -44,6 +44,8 @@ has() {
 	"a C compiler") command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] ;;
 	Chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
 	fonts) [ -n "$(find /usr/share/fonts /usr/local/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] ;;
+	Redis) command -v redis-server >/dev/null && command -v redis-cli >/dev/null ;;
+	promtool) command -v promtool >/dev/null ;;
 	npm) command -v npm >/dev/null && command -v node >/dev/null ;;
 	"Python with Flask, PyJWT and cryptography") /usr/bin/python3 -c 'import flask, jwt, cryptography' 2>/dev/null ;;
 	esac
@@ -53,11 +55,13 @@ packages_of() {
 	"a C compiler") echo gcc libc6-dev ;;
 	Chromium) echo chromium ;;
 	fonts) echo fonts-dejavu-core ;;
+	Redis) echo redis-server redis-tools ;;
+	promtool) echo prometheus ;;
 	npm) echo nodejs npm ;;
 	"Python with Flask, PyJWT and cryptography") echo python3-flask python3-jwt python3-cryptography ;;
 	esac
 }
-needs=("a C compiler" Chromium fonts npm "Python with Flask, PyJWT and cryptography")
+needs=("a C compiler" Redis promtool Chromium fonts npm "Python with Flask, PyJWT and cryptography")
 
 heading "What the tests need"
 command -v go >/dev/null || fail "there is no go: install Go 1.26 or later, see https://go.dev/doc/install"
@@ -124,8 +128,12 @@ if ! has "a C compiler"; then
 fi
 mapfile -t packages < <(go list ./...)
 if ! has "Python with Flask, PyJWT and cryptography"; then
-	mapfile -t packages < <(go list ./... | grep -v '/examples/flask$')
+	mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v '/examples/flask$')
 	not_run+=("examples/flask: there is no Python with Flask, PyJWT and cryptography")
+fi
+if ! has Redis; then
+	mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v '/session$')
+	not_run+=("session: there is no redis-server")
 fi
 tests . $race -shuffle=on -timeout 8m "${packages[@]}"
 
