@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -89,11 +88,11 @@ func (p *Proxy) homePage(x *exchange) error {
 			Issuer: who.Issuer, Groups: who.Groups, SignedInAt: who.session.Created, ExpiresAt: who.session.Expires,
 		}
 		for _, name := range slices.Sorted(maps.Keys(who.Claims)) {
-			text, err := json.Marshal(who.Claims[name])
-			if err != nil {
-				return err
+			text, ok := who.Claims[name].(string)
+			if !ok {
+				text = jsonText(who.Claims[name])
 			}
-			page.User.Claims = append(page.User.Claims, pages.Field{Name: name, Value: string(text)})
+			page.User.Claims = append(page.User.Claims, pages.Field{Name: name, Value: text})
 		}
 	}
 	p.page(x, http.StatusOK, page)
