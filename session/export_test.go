@@ -63,3 +63,6 @@ func CacheCost(n, cost int) (holds, limit int) {
 
 // Forget drops what is opened of a value.
 func (r *RedisStore) Forget(value string) { r.opened.remove(value) }
+
+// Unpack takes apart what Redis holds.
+var Unpack = unpack

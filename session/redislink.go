@@ -302,7 +302,7 @@ func parseRedisURL(text string) (opt rueidis.ClientOption, err error) {
 	}
 	for name, values := range options {
 		if !slices.Contains([]string{"master_set", "sentinel_username", "sentinel_password", "ca_file", "db"}, name) || len(values) != 1 {
-			return malformed(fmt.Sprintf("has an unknown option %q, or has it twice", name))
+			return malformed("has an option that is not master_set, sentinel_username, sentinel_password, ca_file or db, or has one twice")
 		}
 	}
 	opt.Sentinel.MasterSet = options.Get("master_set")

@@ -895,7 +895,7 @@ func TestRedisURLs(t *testing.T) {
 		}
 	}
 	for _, url := range []string{"", "redis://", "redis:///0", "http://canary@x", "redis://:canary@/0", "redis://x:canary@h/word", "redis://x:canary@h:port", "redis://x:canary@h:99999", "redis://a,,b",
-		"redis://x:canary@a?skip_verify=1", "redis://x:canary@a?master_set=m&master_set=n", "redis://x:%zz@canary", "redis://a?%zz", "unix://canary", "redis://a/70000", "redis://a/-1",
+		"redis://x:canary@a?skip_verify=1", "redis://x:canary@a?master_set=m&master_set=n", "redis://x:%zz@canary", "redis://x:is?canary@a", "redis://x:is/canary@a:b", "redis://a?%zz", "unix://canary", "redis://a/70000", "redis://a/-1",
 		"rediss://canary?ca_file=/nowhere/ca.pem", "redis://a?ca_file=" + filepath.Join(t.TempDir())} {
 		if err := (session.RedisOptions{URL: url}).Check(); err == nil {
 			t.Errorf("%s is accepted", url)
@@ -906,6 +906,42 @@ func TestRedisURLs(t *testing.T) {
 			t.Errorf("a store with %s was opened", url)
 		}
 	}
+}
+
+// The URL holds a password: whatever is wrong with it, the error does not repeat it.
+func FuzzRedisURL(f *testing.F) {
+	for _, url := range []string{"redis://u:%s@a:1,b/0?master_set=m", "rediss://:%s@[::1]", "unix://%s/run/x?db=1", "%s"} {
+		f.Add(url)
+	}
+	const secret = "canary5"
+	f.Fuzz(func(t *testing.T, url string) {
+		url = strings.Replace(url, "%s", secret, 1)
+		if before, _, ok := strings.Cut(url, "ca_file"); ok {
+			url = before // names files
+		}
+		if err := (session.RedisOptions{URL: url}).Check(); err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: %v", url, err)
+		}
+	})
+}
+
+// What Redis holds is taken apart into its parts or refused.
+func FuzzUnpack(f *testing.F) {
+	f.Add("")
+	f.Add("\x00\x00\x00\x01\x00\x02infosealed")
+	f.Add("\x00\x00\x00\x01\xff\xffinfosealed")
+	f.Fuzz(func(t *testing.T, raw string) {
+		info, sealed, err := session.Unpack(raw)
+		if err != nil {
+			if info != nil || sealed != nil {
+				t.Errorf("Unpack(%q) = %q, %q with an error", raw, info, sealed)
+			}
+			return
+		}
+		if again := raw[:4] + string([]byte{byte(len(info) >> 8), byte(len(info))}) + string(info) + string(sealed); again != raw {
+			t.Errorf("Unpack(%q) = %q, %q", raw, info, sealed)
+		}
+	})
 }
 
 func BenchmarkRedisLoad(b *testing.B) {
