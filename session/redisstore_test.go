@@ -641,6 +641,16 @@ func TestRedisOverTLS(t *testing.T) {
 	}
 }
 
+func TestRedisOverAUnixSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	startRedis(t, "--unixsocket", socket)
+	m := replica(t, session.RedisOptions{URL: "unix://" + socket + "?db=1"})
+	value, _ := begin(t, m, storetest.User("ada", "sid-1"))
+	if got := state(m, value); got != "alive" {
+		t.Error(got)
+	}
+}
+
 func TestRedisCredentials(t *testing.T) {
 	server := startRedis(t)
 	server.cli("ACL", "SETUSER", "proxy", "on", ">p@ss/wörd", "~authproxy:*", "-@all",
