@@ -313,7 +313,7 @@ func TestMadeUpKeysOfAccessTokensCostOneFetchInHalfAMinute(t *testing.T) {
 
 func TestRunDiscoversTheOtherIssuersOnly(t *testing.T) {
 	p, second := newProvider(t), newProvider(t)
-	r := resource(t, p.party(), p.issuer, second.issuer)
+	r := resource(t, p.party(), p.issuer, second.issuer, second.issuer)
 	fetched := make(chan struct{})
 	second.instead["keys"] = func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, object{"keys": second.published})
@@ -322,7 +322,11 @@ func TestRunDiscoversTheOtherIssuersOnly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); r.Run(ctx) }()
-	<-fetched
+	select {
+	case <-fetched:
+	case <-time.After(10 * time.Second):
+		t.Error("the keys of the other issuer were not fetched")
+	}
 	cancel()
 	<-done
 	if n := p.count("discovery"); n != 0 {

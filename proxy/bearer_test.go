@@ -355,6 +355,34 @@ func TestAnIssuerThatIsDownIsAnOutage(t *testing.T) {
 	w.call(t, "/x", "Bearer "+other).wants(t, 200) // the last good keys are of use
 }
 
+func TestFurtherIssuersAreKnownBeforeTheFirstToken(t *testing.T) {
+	second, err := devprovider.Start(devprovider.Options{Users: devprovider.DemoUsers(), APIs: []devprovider.API{{Identifier: apiAudience}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(second.Close)
+	discovered := make(chan struct{}, 100)
+	second.Set(func(f *devprovider.Faults) {
+		f.Discovery = func(map[string]any) { discovered <- struct{}{} }
+	})
+	w := newBearerWorld(t, setup{}, func(o *proxy.Options) {
+		o.Bearer = must(oidc.NewResource(o.Provider, apiAudience, []string{o.Provider.Issuer(), second.Issuer()}))
+	})
+	w.run()
+	select {
+	case <-discovered:
+	case <-time.After(patience):
+		t.Fatal("the other issuer was not discovered")
+	}
+	token := second.AccessToken("some-client", "bob", apiAudience, nil, nil)
+	w.canaries = append(w.canaries, token)
+	w.call(t, "/items", "Bearer "+token).wants(t, 200)
+	if got := w.assertion(t, w.upstream.last(t))["idp"]; got != second.Issuer() {
+		t.Errorf("the assertion names %q, want %q", got, second.Issuer())
+	}
+	w.call(t, "/items", "Bearer "+w.accessToken("bob", nil)).wants(t, 200)
+}
+
 func TestTheAccessTokenIsForwardedWhenTheConfigurationSaysSo(t *testing.T) {
 	for _, forwards := range []bool{false, true} {
 		w := newBearerWorld(t, setup{}, func(o *proxy.Options) { o.Identity.AccessToken = forwards })
