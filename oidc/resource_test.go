@@ -277,7 +277,7 @@ func TestAnIssuerThatIsDownIsNotABadToken(t *testing.T) {
 	_, err := r.Verify(t.Context(), token)
 	wantReason(t, "Verify without discovery", err, "unavailable discovery")
 	delete(p.instead, "discovery")
-	p.instead["keys"] = cut
+	p.instead["keys"] = fail(500, nil)
 	p.sleep(2 * time.Second)
 	_, err = r.Verify(t.Context(), token)
 	wantReason(t, "Verify without keys", err, "unavailable keys")
