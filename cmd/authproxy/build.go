@@ -29,7 +29,7 @@ type assembly struct {
 }
 
 // openStore opens the session store; check has a look instead.
-type openStore func(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error)
+type openStore func(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error)
 
 // observers are told what happens, for metrics. One that is nil does not want to know.
 type observers struct {
@@ -88,7 +88,7 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 		return nil, err
 	}
 	cookie := session.NewCookie(cfg.Session.Cookie.Name, cfg.Session.Cookie.Domain, cfg.PublicURL.Scheme == "https", sameSite(cfg.Session.Cookie.SameSite))
-	store, err := open(cfg, sealer, cookie)
+	store, err := open(cfg, log, sealer, cookie)
 	if err != nil {
 		return nil, err
 	}
@@ -230,26 +230,24 @@ func sameSite(name string) http.SameSite {
 }
 
 // openConfiguredStore opens the store that sessions are kept in.
-func openConfiguredStore(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
+func openConfiguredStore(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
 	switch cfg.Session.Store {
 	case "file":
 		return session.OpenFileStore(cfg.Session.FilePath, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
 	case "redis":
-		opts, err := redisOptions(cfg)
+		opts, err := redisOptions(cfg, log)
 		if err != nil {
 			return nil, err
 		}
 		return session.OpenRedisStore(opts, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
-	case "cookie":
-		return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
 	}
-	return nil, notYet(cfg, "session.store", cfg.Session.Store, "use cookie or file")
+	return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
 }
 
 // redisOptions are those of the configuration, which knows the form of the URL only.
-func redisOptions(cfg *config.Config) (session.RedisOptions, error) {
+func redisOptions(cfg *config.Config, log *slog.Logger) (session.RedisOptions, error) {
 	r := cfg.Session.Redis
-	opts := session.RedisOptions{URL: r.URL, Prefix: r.Prefix, MaxStaleness: r.MaxStaleness, Log: slog.Default()}
+	opts := session.RedisOptions{URL: r.URL, Prefix: r.Prefix, MaxStaleness: r.MaxStaleness, Log: log}
 	if err := opts.Check(); err != nil {
 		return opts, config.Mistakes{{File: cfg.File, Line: 1, Key: "session.redis.url", Problem: err.Error(),
 			Hint: "write redis://HOST:6379/0, with rediss:// for TLS, several hosts separated by commas for a cluster, ?master_set=NAME for Sentinel"}}
@@ -257,15 +255,10 @@ func redisOptions(cfg *config.Config) (session.RedisOptions, error) {
 	return opts, nil
 }
 
-// notYet is the mistake of configuring what this version cannot do.
-func notYet(cfg *config.Config, key, value, hint string) error {
-	return config.Mistakes{{File: cfg.File, Line: 1, Key: key, Problem: fmt.Sprintf("%q is not supported by this version", value), Hint: hint}}
-}
-
 // closedStore stands for the store where none may be opened: for check and explain.
-func closedStore(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
+func closedStore(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
 	if cfg.Session.Store == "redis" {
-		if _, err := redisOptions(cfg); err != nil {
+		if _, err := redisOptions(cfg, log); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"reflect"
 	"strings"
@@ -87,11 +88,11 @@ func (s *server) rebuild(old *assembly) (*assembly, error) {
 	if err != nil {
 		return nil, err
 	}
-	open := func(cfg *config.Config, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
+	open := func(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
 		if r, ok := old.store.(session.Reopener); ok && sameStore(old.cfg, cfg) {
 			return r.Reopen(sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
 		}
-		return openConfiguredStore(cfg, sealer, cookie)
+		return openConfiguredStore(cfg, log, sealer, cookie)
 	}
 	return buildObserved(cfg, s.log, open, s.watch, old)
 }
