@@ -466,3 +466,14 @@ func FuzzResource(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkResource(b *testing.B) {
+	p := newProvider(b)
+	r, token := resource(b, p.party()), p.accessToken(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Verify(b.Context(), token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

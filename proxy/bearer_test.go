@@ -568,3 +568,36 @@ func FuzzBearerToken(f *testing.F) {
 		}
 	})
 }
+
+// What finding out who makes a request costs, with a token that is known.
+func BenchmarkBearer(b *testing.B) {
+	for _, row := range []struct {
+		name  string
+		file  bool
+		token func(w *world) string
+	}{
+		{"access token", false, func(w *world) string { return w.accessToken("ada", nil) }},
+		{"app token, cookie store", false, func(w *world) string { return w.signedIn(b, "ada").appToken() }},
+		{"app token, file store", true, func(w *world) string { return w.signedIn(b, "ada").appToken() }},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			w := newAppWorld(b, setup{file: row.file}, nil)
+			r := must(http.NewRequest(http.MethodGet, w.origin+"/x", nil))
+			r.RequestURI, r.Host, r.RemoteAddr = "/x", "app.test", "127.0.0.1:1"
+			r.Header.Set("Authorization", "Bearer "+row.token(w))
+			s := w.proxy.Begin(r)
+			if err := s.Locate(); err != nil {
+				b.Fatal(err)
+			}
+			if err := s.Match(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.Authenticate(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
