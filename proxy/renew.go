@@ -19,15 +19,18 @@ type renewals struct {
 	p       *Proxy
 	flights *singleflight.Group // shared over reloads: a refresh token is used once
 	running *sync.WaitGroup
+	pauses  *pauses
 }
 
 const (
 	renewalPatience = 15 * time.Second // longest that a renewal takes
 	renewalPause    = 10 * time.Second // between tries that the provider did not answer
+	renewalLease    = 30 * time.Second // outlives every renewal: another replica must not begin before this one is done
+	renewalPoll     = 50 * time.Millisecond
 )
 
 func newRenewals(p *Proxy) *renewals {
-	return &renewals{p, new(singleflight.Group), new(sync.WaitGroup)}
+	return &renewals{p, new(singleflight.Group), new(sync.WaitGroup), &pauses{until: map[string]time.Time{}}}
 }
 
 func (r *renewals) wait() { r.running.Wait() }
@@ -40,8 +43,33 @@ func renewAt(now, expiry time.Time) time.Time {
 	return expiry.Add(-min(time.Minute, expiry.Sub(now)/5))
 }
 
-// pausedUntil is the key under which a snapshot remembers when the next try may be.
-type pausedUntil struct{}
+// pauses says which sessions are not to be renewed for a moment, because the provider did not answer.
+type pauses struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by session ID
+}
+
+// maxPauses bounds how many are remembered. One that is forgotten is a try too early.
+const maxPauses = 10_000
+
+func (p *pauses) add(id string, until, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.until) >= maxPauses {
+		for other, u := range p.until {
+			if !now.Before(u) || len(p.until) >= maxPauses {
+				delete(p.until, other)
+			}
+		}
+	}
+	p.until[id] = until
+}
+
+func (p *pauses) now(id string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return now.Before(p.until[id])
+}
 
 // fresh sees to it that the visitor's tokens are renewed when they are due. The request does not wait for that, unless the
 // upstream is to get an access token that has expired.
@@ -51,7 +79,7 @@ func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
 	if s.RefreshToken == "" || !r.p.opts.StoreTokens || s.RenewAt.IsZero() || now.Before(s.RenewAt) {
 		return who, nil
 	}
-	if until, ok := s.Memo().Load(pausedUntil{}); ok && now.Before(until.(time.Time)) {
+	if r.pauses.now(s.ID, now) {
 		return who, nil
 	}
 	r.running.Add(1)
@@ -90,10 +118,14 @@ func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
 // the provider takes the refresh token back, the session ends. When the provider does not answer, the session goes on.
 func (r *renewals) renew(ctx context.Context, value string, asked *session.Session) error {
 	sessions := r.p.opts.Sessions
-	s, _, err := sessions.Find(ctx, value, false) // another request may have renewed it meanwhile
-	if err != nil || s.RefreshToken != asked.RefreshToken {
+	s, release, err := r.alone(ctx, value, asked)
+	if err != nil || s.RefreshToken != asked.RefreshToken { // or it has been renewed meanwhile
+		if err == nil {
+			release()
+		}
 		return err
 	}
+	defer release()
 	tokens, err := r.p.opts.Provider.Refresh(ctx, s.RefreshToken, &oidc.Tokens{Identity: *s.Identity, Nonce: s.Nonce, SessionID: s.ProviderSID, SessionExpiry: s.Expires})
 	var invalid *oidc.Invalid
 	switch {
@@ -106,13 +138,30 @@ func (r *renewals) renew(ctx context.Context, value string, asked *session.Sessi
 		}
 	case errors.As(err, &invalid) && (invalid.Reason == "subject" || invalid.Reason == "issuer"):
 	default:
-		s.Memo().Store(pausedUntil{}, r.p.now().Add(renewalPause))
+		r.pauses.add(s.ID, r.p.now().Add(renewalPause), r.p.now())
 		return r.report(s, err)
 	}
 	if ended := sessions.End(ctx, session.Selector{ID: s.ID}); ended != nil {
 		err = errors.Join(err, ended)
 	}
 	return r.report(s, fmt.Errorf("the session ends: %w", err))
+}
+
+// alone waits until no other replica renews the session, and returns it as it is then.
+func (r *renewals) alone(ctx context.Context, value string, asked *session.Session) (*session.Session, func(), error) {
+	tick := time.NewTicker(renewalPoll)
+	defer tick.Stop()
+	for {
+		s, release, ok, err := r.p.opts.Sessions.Exclusive(ctx, value, asked, renewalLease)
+		if err != nil || ok {
+			return s, release, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
 }
 
 // renewed takes over what a renewal brought.

@@ -1,0 +1,151 @@
+package proxy_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"authproxy/proxy"
+	"authproxy/session"
+)
+
+// startRedis runs a real redis-server until the test ends and returns its URL.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(address)
+	server := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
+	if err := server.Start(); err != nil {
+		t.Fatalf("%v: install the package redis-server", err)
+	}
+	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
+	return "redis://" + address + "/0"
+}
+
+// replicas makes a world whose Proxy keeps its sessions in Redis, and a second Proxy beside it that shares them. The returned
+// transport reaches the second.
+func replicas(t *testing.T, s setup) (w *world, second *http.Transport, wait func()) {
+	t.Helper()
+	redis, key := startRedis(t), []byte(sessionKey)
+	open := func(o *proxy.Options) {
+		cookie := session.NewCookie("authproxy", "", false, http.SameSiteLaxMode)
+		store, err := session.OpenRedisStore(session.RedisOptions{URL: redis, Prefix: "test:"}, o.Sealer, [][]byte{key}, cookie, 24*time.Hour, o.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := session.NewManager(store, cookie, 24*time.Hour, 7*24*time.Hour)
+		m.Now = o.Now
+		t.Cleanup(func() { m.Close() })
+		for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) { // until the server has started
+			if err = m.Ping(t.Context()); err == nil {
+				break
+			}
+			if time.Since(begin) > 10*time.Second {
+				t.Fatal(err)
+			}
+		}
+		o.Sessions = m
+	}
+	more := s.options
+	s.options = func(o *proxy.Options) {
+		if more != nil {
+			more(o)
+		}
+		open(o)
+	}
+	w = newWorld(t, s)
+	opts := w.opts
+	open(&opts)
+	other, err := proxy.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(other)
+	t.Cleanup(server.Close)
+	var dialer net.Dialer
+	second = &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, server.Listener.Addr().String())
+	}}
+	t.Cleanup(second.CloseIdleConnections)
+	return w, second, func() {
+		w.proxyWait()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		other.Run(ctx)
+	}
+}
+
+// A provider with rotation and without leeway ends the whole login when a refresh token comes twice.
+func TestTwoReplicasMakeOneRenewal(t *testing.T) {
+	for _, toUpstream := range []bool{false, true} {
+		t.Run(fmt.Sprint("to the upstream ", toUpstream), func(t *testing.T) {
+			w, second, wait := replicas(t, tokens(setup{}, toUpstream))
+			b := w.signedIn(t, "ada")
+			line := w.cookie + "=" + b.session()
+			for round := range 3 {
+				w.clock.advance(61 * time.Minute)
+				var running sync.WaitGroup
+				for i := range 100 {
+					running.Go(func() {
+						r := w.newRequest("GET", "/x")
+						r.Header.Set("Cookie", line)
+						transport := http.RoundTripper(b.transport)
+						if i%2 == 1 {
+							transport = second
+						}
+						res, err := transport.RoundTrip(r)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if read(res); res.StatusCode != http.StatusOK {
+							t.Errorf("status %d", res.StatusCode)
+						}
+					})
+				}
+				running.Wait()
+				wait()
+				if refreshes, reused := w.provider.Refreshes(), w.provider.ReusedRefreshTokens(); refreshes != round+1 || reused != 0 {
+					t.Fatalf("after round %d: %d renewals, %d refresh tokens used twice", round, refreshes, reused)
+				}
+			}
+		})
+	}
+}
+
+func TestALogoutAtOneReplicaIsObeyedByTheOther(t *testing.T) {
+	w, second, _ := replicas(t, setup{})
+	b := w.signedIn(t, "ada")
+	line := w.cookie + "=" + b.session()
+	ask := func() int {
+		r := w.newRequest("GET", "/x")
+		r.Header.Set("Cookie", line)
+		res, err := second.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read(res)
+		return res.StatusCode
+	}
+	if got := ask(); got != http.StatusOK {
+		t.Fatalf("the session of the first at the second: %d", got)
+	}
+	b.post("/auth/logout", nil).wants(t, http.StatusSeeOther)
+	begin := time.Now()
+	for ask() != http.StatusUnauthorized {
+		if time.Since(begin) > 2*time.Second {
+			t.Fatal("two seconds after the logout the other replica still believes the session")
+		}
+	}
+}
