@@ -42,8 +42,10 @@ type exchange struct {
 	err      error          // the cause, for the log
 	failure  string         // code or reason of the failure
 	panicked bool
-	login    string // what became of a login
-	logout   string // what became of a back-channel logout
+	hurried  bool    // the time for the request's body is bounded
+	stream   *stream // the answer, when it may go on for long
+	login    string  // what became of a login
+	logout   string  // what became of a back-channel logout
 }
 
 // The keys of the request event.
@@ -98,6 +100,13 @@ func (p *Proxy) end(x *exchange) {
 		} else {
 			failed = http.ErrAbortHandler // the answer is broken off; nothing else would tell the client
 		}
+	}
+	switch { // why httputil.ReverseProxy gave up within an answer
+	case failed == nil || x.err != nil || x.r.Context().Err() != nil:
+	case x.stream != nil && x.stream.closed.Load():
+		x.err = errStreamEnded
+	default:
+		x.err = errBrokenOff
 	}
 	p.logRequest(x, failed != nil)
 	if failed != nil {
@@ -172,18 +181,26 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 func cut(s string) string { return s[:min(len(s), maxLogged)] }
 
+// maxInterims is how many interim responses are passed on: http.Transport leaves it to us to bound them.
+const maxInterims = 100
+
 // A recorder notes what is written, and lets of interim (1xx) responses pass only what may.
 type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
 
+	interims int // that passed
+
 	hijacked func(net.Conn) net.Conn // wraps a connection that is taken over; nil leaves it as it is
 }
 
 func (w *recorder) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		if status == http.StatusEarlyHints { // net/http itself says 100 when the body is read; others mean nothing to clients
+		// net/http itself says 100 when the body is read; others mean nothing to clients. That there is an end to them is up to
+		// the upstream's timeout.
+		if status == http.StatusEarlyHints && w.interims < maxInterims {
+			w.interims++
 			interim(w.Header())
 			w.ResponseWriter.WriteHeader(status)
 		}
@@ -232,4 +249,8 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // Unwrap is for http.ResponseController.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-var errClientGone = errors.New("the client went away")
+var (
+	errClientGone  = errors.New("the client went away")
+	errBrokenOff   = errors.New("the upstream broke off its answer")
+	errStreamEnded = errors.New("the answer was broken off here: its session has ended, or we stop")
+)

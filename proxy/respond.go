@@ -136,9 +136,11 @@ func (p *Proxy) begins(x *exchange) {
 // bodyPatience is how long we wait for the rest of a body that is not forwarded.
 const bodyPatience = 5 * time.Second
 
-// hurry bounds how long the request's body may take from now on. The next request on the connection has its own time.
+// hurry bounds how long the request's body may take from the first call on. The next request on the connection has its own
+// time.
 func (x *exchange) hurry() {
-	if x.r.ContentLength != 0 {
+	if x.r.ContentLength != 0 && !x.hurried {
+		x.hurried = true
 		http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyPatience)) // where it cannot be set, there is no connection to bound
 	}
 }

@@ -41,6 +41,7 @@ type stream struct {
 	socket  *socket                     // nil unless it is a WebSocket
 	endless bool                        // not worth waiting for at a shutdown
 	owner   *streams
+	closed  atomic.Bool // by us
 }
 
 func newStreams(p *Proxy) *streams {
@@ -56,6 +57,7 @@ func (s *streams) watch(x *exchange, who visitor, res *http.Response) {
 		return
 	}
 	st := &stream{body: res.Body, owner: s, endless: upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")}
+	x.stream = st
 	st.alive = func(ctx context.Context) error { return s.p.Load().alive(ctx, who) }
 	if upgraded {
 		both, ok := res.Body.(io.ReadWriteCloser)
@@ -159,6 +161,7 @@ func (p *Proxy) CloseStreams() {
 
 // close ends the stream towards both sides. A WebSocket client is told why, if that is possible between two frames.
 func (st *stream) close(code uint16) {
+	st.closed.Store(true)
 	st.owner.remove(st)
 	if st.socket != nil {
 		st.socket.closeWith(code)
