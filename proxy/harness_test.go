@@ -140,9 +140,9 @@ func newWorld(t testing.TB, s setup) *world {
 		server.Start()
 	}
 	t.Cleanup(func() {
+		w.upstream.release()
 		server.CloseClientConnections()
 		server.Close()
-		w.upstream.release()
 		w.sessions.Close()
 		w.checkLog()
 	})
