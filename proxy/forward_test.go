@@ -525,7 +525,7 @@ func TestAnUpstreamThatFailsIsSaidToBeSo(t *testing.T) {
 		{"it speaks no TLS", at(&url.URL{Scheme: "https", Host: say("HTTP/1.1 200 OK\r\n\r\n").URL.Host}), 502, "bad_gateway", "The app does not answer"},
 		{"it does not speak HTTP/2", at(&url.URL{Scheme: "h2c", Host: say("HTTP/1.1 200 OK\r\n\r\n").URL.Host}), 502, "bad_gateway", "The app does not answer"},
 		{"it switches protocols unasked", say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), 502, "bad_gateway", "The app does not answer"},
-		{"it takes too long", up(func(c net.Conn, _ *http.Request) { io.Copy(io.Discard, c) }), 504, "gateway_timeout", "The app takes too long"},
+		{"it takes too long", silent, 504, "gateway_timeout", "The app takes too long"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, setup{options: func(o *proxy.Options) {

@@ -154,7 +154,7 @@ func New(opts Options) (*Proxy, error) {
 	}
 	if f := opts.Former; f != nil {
 		p.consumed, p.loggedOut = f.consumed, f.loggedOut
-		p.renewals.flights, p.renewals.running, p.renewals.pauses = f.renewals.flights, f.renewals.running, f.renewals.pauses
+		p.renewals.flights, p.renewals.pauses = f.renewals.flights, f.renewals.pauses
 		p.streams = f.streams
 		if f.opts.LoginsPerMinute == opts.LoginsPerMinute {
 			p.limiter = f.limiter

@@ -18,22 +18,63 @@ import (
 type renewals struct {
 	p       *Proxy
 	flights *singleflight.Group // shared over reloads: a refresh token is used once
-	running *sync.WaitGroup
+	running *tasks
 	pauses  *pauses
 }
 
 const (
 	renewalPatience = 15 * time.Second // longest that a renewal takes
 	renewalPause    = 10 * time.Second // between tries that the provider did not answer
-	renewalLease    = 30 * time.Second // outlives every renewal: another replica must not begin before this one is done
+	renewalLease    = 40 * time.Second // outlives every renewal: another replica must not begin before this one is done
 	renewalPoll     = 50 * time.Millisecond
 )
 
 func newRenewals(p *Proxy) *renewals {
-	return &renewals{p, new(singleflight.Group), new(sync.WaitGroup), &pauses{until: map[string]time.Time{}}}
+	return &renewals{p, new(singleflight.Group), new(tasks), &pauses{until: map[string]time.Time{}}}
 }
 
-func (r *renewals) wait() { r.running.Wait() }
+func (r *renewals) wait() { r.running.wait() }
+
+// tasks counts what is under way. Unlike a sync.WaitGroup it may be added to while somebody waits: requests of a Proxy that
+// was taken over from go on.
+type tasks struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n becomes zero; nil while nobody waits
+}
+
+func (t *tasks) add(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n += n; t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// run does f in a goroutine that counts.
+func (t *tasks) run(f func()) {
+	t.add(1)
+	go func() {
+		defer t.add(-1)
+		f()
+	}()
+}
+
+// wait returns once nothing was under way.
+func (t *tasks) wait() {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	<-idle
+}
 
 // renewAt is when tokens that expire at the given time are due: a minute before, or earlier in a short life.
 func renewAt(now, expiry time.Time) time.Time {
@@ -82,7 +123,7 @@ func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
 	if r.pauses.now(s.ID, now) {
 		return who, nil
 	}
-	r.running.Add(1)
+	r.running.add(1)
 	done := r.flights.DoChan(s.ID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), renewalPatience) // no client's leaving ends it
 		defer cancel()
@@ -90,7 +131,7 @@ func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
 	})
 	finished := make(chan error, 1)
 	go func() {
-		defer r.running.Done()
+		defer r.running.add(-1)
 		finished <- (<-done).Err
 	}()
 	if !r.p.opts.Identity.AccessToken || now.Before(s.AccessExpiry) {
@@ -130,8 +171,7 @@ func (r *renewals) renew(ctx context.Context, value string, asked *session.Sessi
 	var invalid *oidc.Invalid
 	switch {
 	case err == nil:
-		_, err = sessions.Update(ctx, value, func(next *session.Session) { r.p.renewed(next, tokens) })
-		return r.report(s, err)
+		return r.report(s, r.keep(value, tokens))
 	case errors.Is(err, oidc.ErrInvalidGrant):
 		if s, _, again := sessions.Find(ctx, value, false); again != nil || s.RefreshToken != asked.RefreshToken {
 			return again
@@ -145,6 +185,23 @@ func (r *renewals) renew(ctx context.Context, value string, asked *session.Sessi
 		err = errors.Join(err, ended)
 	}
 	return r.report(s, fmt.Errorf("the session ends: %w", err))
+}
+
+// keep writes renewed tokens into the session. The provider has taken back the old ones, so that a store which fails at this
+// moment is asked again for a while.
+func (r *renewals) keep(value string, tokens *oidc.Tokens) error {
+	ctx, cancel := context.WithTimeout(context.Background(), renewalPatience)
+	defer cancel()
+	tick := time.NewTicker(renewalPoll)
+	defer tick.Stop()
+	for {
+		_, err := r.p.opts.Sessions.Update(ctx, value, func(next *session.Session) { r.p.renewed(next, tokens) })
+		var large *session.TooLargeError
+		if err == nil || errors.Is(err, session.ErrNone) || errors.As(err, &large) || ctx.Err() != nil {
+			return err
+		}
+		<-tick.C
+	}
 }
 
 // alone waits until no other replica renews the session, and returns it as it is then.
@@ -195,7 +252,7 @@ func (r *renewals) revoke(s *session.Session) {
 	if s.RefreshToken == "" {
 		return
 	}
-	r.running.Go(func() {
+	r.running.run(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if err := r.p.opts.Provider.Revoke(ctx, s.RefreshToken); err != nil {

@@ -351,3 +351,26 @@ func TestAClientThatLeavesWhileItsTokenIsRenewed(t *testing.T) {
 		t.Errorf("%d renewals", n)
 	}
 }
+
+// A reload while renewals run: the Proxy before waits for its own, and never for those of the one that took over.
+func TestReloadsDoNotDisturbRenewals(t *testing.T) {
+	w := newWorld(t, tokens(setup{file: true}, false))
+	b := w.signedIn(t, "ada")
+	for range 20 {
+		former := w.proxy
+		w.reload(nil)
+		w.clock.advance(61 * time.Minute)
+		var running sync.WaitGroup
+		running.Go(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			former.Run(ctx)
+		})
+		b.navigate("/x").wants(t, 200)
+		running.Wait()
+	}
+	w.proxyWait()
+	if n := w.provider.ReusedRefreshTokens(); n != 0 {
+		t.Errorf("%d refresh tokens were used twice", n)
+	}
+}

@@ -36,7 +36,7 @@ const (
 
 // A stream is one such answer.
 type stream struct {
-	alive   func(context.Context) error // session.ErrNone when it has to end
+	alive   func(context.Context) error // session.ErrNone when it has to end; nil: it is nobody's
 	body    io.Closer                   // of the upstream's response
 	socket  *socket                     // nil unless it is a WebSocket
 	endless bool                        // not worth waiting for at a shutdown
@@ -53,12 +53,17 @@ func newStreams(p *Proxy) *streams {
 // watch makes a stream of a response that may go on for long: it is closed when the visitor's session ends.
 func (s *streams) watch(x *exchange, who visitor, res *http.Response) {
 	upgraded := res.StatusCode == http.StatusSwitchingProtocols
-	if who.IsAnonymous() || !upgraded && res.ContentLength >= 0 && res.ContentLength < 1<<20 {
+	if !upgraded && res.ContentLength >= 0 && res.ContentLength < 1<<20 {
 		return
 	}
 	st := &stream{body: res.Body, owner: s, endless: upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")}
+	switch {
+	case !who.IsAnonymous():
+		st.alive = func(ctx context.Context) error { return s.p.Load().alive(ctx, who) }
+	case !st.endless: // a public answer, which ends by itself
+		return
+	}
 	x.stream = st
-	st.alive = func(ctx context.Context) error { return s.p.Load().alive(ctx, who) }
 	if upgraded {
 		both, ok := res.Body.(io.ReadWriteCloser)
 		if !ok {
@@ -126,7 +131,7 @@ func (s *streams) run(ctx context.Context) {
 
 // check closes the streams whose session has ended. That a store does not answer ends nothing.
 func (s *streams) check(ctx context.Context) {
-	for _, st := range s.list(func(*stream) bool { return true }) {
+	for _, st := range s.list(func(st *stream) bool { return st.alive != nil }) {
 		if errors.Is(st.alive(ctx), session.ErrNone) {
 			st.close(closePolicy)
 		}
