@@ -99,6 +99,14 @@ type streamBody struct {
 	stream *stream
 }
 
+func (b *streamBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.stream.closed.Load() { // what was on its way when the session ended
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
 func (b *streamBody) Close() error {
 	b.stream.owner.remove(b.stream)
 	return b.ReadCloser.Close()
