@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"authproxy/identity"
 	"authproxy/policy"
@@ -17,9 +18,12 @@ type Explanation struct {
 	Decision policy.Decision
 }
 
-// Explain decides as ServeHTTP does about a request with that method, for a URL, made by that user. The error says why such a
+// Explain decides as ServeHTTP does about a request with that method, for a URL, made by that user. A path is one of public_url. The error says why such a
 // request is refused before it is decided.
 func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explanation, error) {
+	if strings.HasPrefix(rawURL, "/") {
+		rawURL = p.origin + rawURL
+	}
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("%q is not a URL such as %s/path", rawURL, p.origin)
@@ -43,6 +47,9 @@ func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explana
 		return nil, err
 	}
 	if _, ours := p.ownEndpoint(path); ours {
+		if _, known := p.own[path[len(p.opts.Prefix):]]; !known {
+			return nil, errors.New("under the prefix is no such endpoint of authproxy: 404")
+		}
 		return &Explanation{Route: "authproxy", Path: path, Decision: policy.Decision{Allowed: true, Reason: "an endpoint of authproxy itself"}}, nil
 	}
 	rt, err := p.match(target{host: name, path: path, raw: raw}, method)

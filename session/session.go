@@ -148,6 +148,7 @@ type Lister interface {
 // cookie, other lifetimes. Both stores may be used at once, until the requests that the first serves are done; closing either
 // closes both.
 type Reopener interface {
+	Store
 	Reopen(sealer *Sealer, keys [][]byte, cookie Cookie, idle, life time.Duration) (Store, error)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"reflect"
 	"strings"
 	"time"
 
@@ -17,25 +16,39 @@ import (
 // links that Kubernetes swaps, network file systems, files that are replaced while nobody watches.
 const watchEvery = 2 * time.Second
 
-// watchFiles reloads the configuration on a signal and when one of its files has changed, until ctx ends.
+// retryEvery is how often a configuration that was not taken is tried again: what it lacked may have come.
+const retryEvery = 10 * time.Second
+
+// watchFiles reloads the configuration on a signal, and when one of its files has changed, until ctx ends. A file that was
+// changed is read when two looks in a row find the same: somebody may be writing it.
 func (s *server) watchFiles(ctx context.Context, hangup <-chan os.Signal) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	seen := versions(s.now().cfg.Files)
+	used := versions(s.now().cfg.Files) // what the last try has read
+	last := used                        // what the last look found
+	failed := time.Time{}               // when the last try failed; zero: it did not
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangup:
+			s.refused = "" // a signal is always answered in the log
 		case <-tick.C:
-			if versions(s.now().cfg.Files) == seen {
+			found := versions(s.now().cfg.Files)
+			settled := found == last
+			last = found
+			if !settled || found == used && (failed.IsZero() || time.Since(failed) < retryEvery) {
 				continue
 			}
 		}
-		seen = versions(s.now().cfg.Files) // before they are read: a change meanwhile is another one
+		used = versions(s.now().cfg.Files) // before they are read: a change meanwhile is another one
 		if s.reload(ctx) {
-			seen = versions(s.now().cfg.Files)
+			used = versions(s.now().cfg.Files)
+			failed = time.Time{}
+		} else {
+			failed = time.Now()
 		}
+		last = used
 	}
 }
 
@@ -53,7 +66,11 @@ func versions(files []string) string {
 func (s *server) reload(ctx context.Context) bool {
 	old := s.now()
 	next, err := s.rebuild(old)
+	if err != nil && err.Error() == s.refused {
+		return false // said before, and tried again only in case
+	}
 	if err != nil {
+		s.refused = err.Error()
 		s.watch.reloaded(false)
 		var mistakes config.Mistakes
 		if errors.As(err, &mistakes) {
@@ -66,6 +83,7 @@ func (s *server) reload(ctx context.Context) bool {
 		s.log.Error("the new configuration is not used; the old one stays")
 		return false
 	}
+	s.refused = ""
 	for key, changed := range map[string]bool{
 		"listen": old.cfg.Listen != next.cfg.Listen, "admin.listen": old.cfg.Admin.Listen != next.cfg.Admin.Listen,
 		"limits.header": old.cfg.Limits.Header != next.cfg.Limits.Header, "limits.header_timeout": old.cfg.Limits.HeaderTimeout != next.cfg.Limits.HeaderTimeout,
@@ -88,18 +106,34 @@ func (s *server) rebuild(old *assembly) (*assembly, error) {
 	if err != nil {
 		return nil, err
 	}
-	open := func(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
-		if r, ok := old.store.(session.Reopener); ok && sameStore(old.cfg, cfg) {
+	var opened session.Store // anew, for this configuration
+	open := func(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (store session.Store, err error) {
+		if r, ok := s.stores[storeOf(cfg)]; ok {
 			return r.Reopen(sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
 		}
-		return openConfiguredStore(cfg, log, sealer, cookie)
+		opened, err = openConfiguredStore(cfg, log, sealer, cookie)
+		return opened, err
 	}
-	return buildObserved(cfg, s.log, open, s.watch, old)
+	next, err := buildObserved(cfg, s.log, open, s.watch, old)
+	if err != nil && opened != nil {
+		opened.Close()
+	}
+	return next, err
 }
 
-// sameStore says whether two configurations keep their sessions in the same place.
-func sameStore(a, b *config.Config) bool {
-	return a.Session.Store == b.Session.Store &&
-		(a.Session.Store != "file" || a.Session.FilePath == b.Session.FilePath) &&
-		(a.Session.Store != "redis" || reflect.DeepEqual(a.Session.Redis, b.Session.Redis))
+// A storeKey says where sessions are kept: configurations with the same one go on with the same store.
+type storeKey struct {
+	kind, path, url, prefix string
+	staleness               time.Duration
+}
+
+func storeOf(cfg *config.Config) storeKey {
+	k := storeKey{kind: cfg.Session.Store}
+	switch k.kind {
+	case "file":
+		k.path = cfg.Session.FilePath
+	case "redis":
+		k.url, k.prefix, k.staleness = cfg.Session.Redis.URL, cfg.Session.Redis.Prefix, cfg.Session.Redis.MaxStaleness
+	}
+	return k
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"authproxy/config"
+	"authproxy/session"
 )
 
 func serveCommand(e *environment, args []string) int {
@@ -35,6 +36,8 @@ func serveCommand(e *environment, args []string) int {
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
 	logger := newLogger(logs, e.stderr, cfg.Log, level)
+	log.SetFlags(0)
+	log.SetOutput(debugLog{logger}) // net/http writes there what odd upstreams send
 	s := &server{log: logger, level: level, reloads: true, meters: newMeters()}
 	s.watch = s.meters.observers()
 	a, err := buildObserved(cfg, logger, openConfiguredStore, s.watch, nil)
@@ -80,6 +83,9 @@ type server struct {
 	watch   observers
 	meters  *meters // fed by watch; nil: nobody counts
 
+	stores  map[storeKey]session.Reopener // all that were opened: requests of an older configuration may still use theirs
+	refused string                        // why the last reload failed; "" when it did not
+
 	current  atomic.Pointer[assembly]
 	cert     atomic.Pointer[certificate] // nil without TLS
 	public   *http.Server
@@ -97,6 +103,12 @@ func (s *server) now() *assembly { return s.current.Load() }
 // start makes a the current assembly. The one before goes on with the requests that it has begun.
 func (s *server) start(ctx context.Context, a *assembly) {
 	former := s.retire
+	if s.stores == nil {
+		s.stores = map[storeKey]session.Reopener{}
+	}
+	if r, ok := a.store.(session.Reopener); ok { // all are; of those that share what they keep, closing one closes all
+		s.stores[storeOf(a.cfg)] = r
+	}
 	ctx, s.retire = context.WithCancel(ctx)
 	s.running.Go(func() { a.proxy.Run(ctx) })
 	if s.level != nil {
@@ -126,7 +138,10 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 	defer func() {
 		cancelBackground()
 		s.running.Wait()
-		s.now().sessions.Close()
+		s.now().sessions.Wait()
+		for _, store := range s.stores {
+			store.Close()
+		}
 	}()
 	s.start(background, a)
 
