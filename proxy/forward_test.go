@@ -496,15 +496,12 @@ func TestAFloodOfInterimAnswersEnds(t *testing.T) {
 func TestAnUpstreamThatFailsIsSaidToBeSo(t *testing.T) {
 	gone := must(net.Listen("tcp", "127.0.0.1:0"))
 	gone.Close()
-	at := func(u *url.URL) *proxy.Upstream { return &proxy.Upstream{URL: u, Timeout: 100 * time.Millisecond} }
-	up := func(talk func(net.Conn, *http.Request)) *proxy.Upstream {
-		u := socketApp(t, talk)
-		u.Timeout = 100 * time.Millisecond
-		return u
-	}
+	at := func(u *url.URL) *proxy.Upstream { return &proxy.Upstream{URL: u, Timeout: patience} }
 	say := func(bytes string) *proxy.Upstream {
-		return up(func(c net.Conn, _ *http.Request) { io.WriteString(c, bytes) })
+		return socketApp(t, func(c net.Conn, _ *http.Request) { io.WriteString(c, bytes) })
 	}
+	silent := socketApp(t, func(c net.Conn, _ *http.Request) { io.Copy(io.Discard, c) })
+	silent.Timeout = 100 * time.Millisecond
 	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
 	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
 	stranger.StartTLS()
