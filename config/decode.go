@@ -66,13 +66,16 @@ func (l *loader) warn(at, problem, hint string) {
 	l.warnings = append(l.warnings, Mistake{File: l.file, Line: l.line(at), Key: at, Problem: problem, Hint: hint})
 }
 
-func (l *loader) line(at string) int {
-	for {
-		if line, ok := l.lines[at]; ok {
+func (l *loader) line(at string) int { return nearestLine(l.lines, at) }
+
+// nearestLine is the line of the key at or of the nearest one above it that has one, otherwise 1.
+func nearestLine(lines map[string]int, at string) int {
+	for ; at != ""; at = parentKey(at) {
+		if line, ok := lines[at]; ok {
 			return line
 		}
-		at = parentKey(at)
 	}
+	return 1
 }
 
 // given reports whether the key is in the file.

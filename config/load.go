@@ -52,7 +52,7 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	if getenv == nil {
 		getenv = os.LookupEnv
 	}
-	l := &loader{file: name, getenv: getenv, lines: map[string]int{"": 1}, texts: map[string]string{}, broken: map[string]bool{}}
+	l := &loader{file: name, getenv: getenv, lines: map[string]int{}, texts: map[string]string{}, broken: map[string]bool{}}
 	c := defaults()
 	c.File = name
 	if root := l.parse(text); root != nil {
@@ -65,6 +65,7 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	}
 	l.warnings.sort()
 	c.Warnings = l.warnings
+	c.lines = l.lines
 	c.Files = append([]string{c.File}, l.files...)
 	return c, nil
 }

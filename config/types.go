@@ -37,7 +37,13 @@ type Config struct {
 
 	// Warnings are mistakes that do not forbid to run, such as trusting every proxy.
 	Warnings []Mistake
+
+	lines map[string]int // where each key of the file stands
 }
+
+// Line returns the line, from 1, of a key such as "routes[2].upstream", for messages about what only running it can tell.
+// Of a key that is not in the file it is the line of the nearest key above it that is, or 1.
+func (c *Config) Line(key string) int { return nearestLine(c.lines, key) }
 
 // An Addr is something to listen on.
 type Addr struct {
