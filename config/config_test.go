@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net/netip"
@@ -673,6 +674,69 @@ func TestRoutesThatCanMatchAreNotMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			parse(t, "session:\n  cookie: {domain: example.com}\n  keys: ["+key+"]\nroutes:\n  - "+strings.ReplaceAll(routes, "\n", "\n  - "))
 		})
+	}
+}
+
+func TestAnUpstreamThatIsOurselvesIsAMistake(t *testing.T) {
+	for _, row := range []struct{ yaml, upstream string }{
+		{"", "https://app.example.com"},
+		{"", "https://APP.example.com:443"},
+		{"", "http://app.example.com:443"},
+		{"public_url: http://localhost", "http://localhost:80"},
+		{"public_url: https://app.example.com:8443", "https://app.example.com:8443"},
+		{"", "http://127.0.0.1:8080"},
+		{"", "http://127.8.9.1:8080"},
+		{"", "http://localhost:8080"},
+		{"", "http://LOCALHOST:8080"},
+		{"", "http://[::1]:8080"},
+		{"", "http://[::ffff:127.0.0.1]:8080"},
+		{"", "h2c://0.0.0.0:8080"},
+		{"", "http://[::]:8080"},
+		{"listen: \":80\"", "http://127.0.0.1"},
+		{"listen: \":08080\"", "http://127.0.0.1:8080"},
+		{"listen: 0.0.0.0:7000", "http://localhost:7000"},
+		{"listen: \"[::]:7000\"", "http://127.0.0.1:7000"},
+		{"listen: 127.0.0.1:7000", "http://127.0.0.1:7000"},
+		{"listen: 127.0.0.1:7000", "http://localhost:7000"},
+		{"listen: 127.0.0.1:7000", "http://0.0.0.0:7000"},
+		{"listen: localhost:7000", "http://[::1]:7000"},
+		{"listen: \"[0:0::1]:7000\"", "http://[::1]:7000"},
+		{"listen: Host.example.com:7000", "http://host.example.com:7000"},
+		{"listen: 192.0.2.1:7000", "http://192.0.2.1:7000"},
+		{"listen: unix:/run/a.sock", "unix:/run/a.sock"},
+		{"", "http://127.0.0.1:9090"},
+		{"admin: {listen: \":7000\"}", "https://localhost:7000"},
+	} {
+		for _, form := range []struct{ key, yaml string }{
+			{"upstream", "upstream: \"%s\""},
+			{"upstream.url", "upstream: {url: \"%s\"}"},
+			{"routes[0].upstream", "routes:\n  - {path: /a, allow: anyone, upstream: \"%s\"}"},
+			{"routes[0].upstream.url", "routes:\n  - {path: /a, allow: anyone, upstream: {url: \"%s\"}}"},
+		} {
+			all := wrong(t, complete(row.yaml+"\n"+fmt.Sprintf(form.yaml, row.upstream)))
+			if len(all) != 1 || all[0].Key != form.key || !strings.Contains(all[0].Problem, "our own address") {
+				t.Errorf("%s with %q: %v\nwant one mistake at %s", row.upstream, row.yaml, all, form.key)
+			}
+		}
+	}
+}
+
+func TestAnUpstreamBesideUsIsNotOurselves(t *testing.T) {
+	for _, row := range []struct{ yaml, upstream string }{
+		{"", "http://app:8080"},
+		{"", "http://192.0.2.1:8080"},
+		{"", "http://app.example.com:5000"},
+		{"", "https://localhost.example.com:8080"},
+		{"public_url: http://localhost:8080", "http://localhost:5000"},
+		{"listen: 127.0.0.1:7000", "http://127.0.0.2:7000"},
+		{"listen: 127.0.0.1:7000", "http://localhost:8080"},
+		{"listen: 192.0.2.1:7000", "http://127.0.0.1:7000"},
+		{"listen: 127.0.0.1:0", "http://127.0.0.1:5000"},
+		{"listen: unix:/run/a.sock", "unix:/run/b.sock"},
+		{"listen: unix:/run/a.sock", "http://127.0.0.1:8080"},
+		{"admin: {listen: \"\"}", "http://127.0.0.1:9090"},
+	} {
+		parse(t, row.yaml+"\nupstream: \""+row.upstream+"\"")
 	}
 }
 

@@ -2,8 +2,12 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,11 +16,11 @@ func (l *loader) routes(c *Config) {
 	if len(c.Routes) == 0 && c.Upstream == nil && c.ForwardAuth == nil && l.sound("upstream", "routes", "forward_auth") {
 		l.mistake("upstream", "is missing, and there are no routes: nothing to proxy", "write where the app is, such as upstream: http://127.0.0.1:5000")
 	}
-	l.skipVerify("upstream", c.Upstream)
+	l.upstreamOf("upstream", c.Upstream, c)
 	for i := range c.Routes {
 		at, r := element("routes", i), &c.Routes[i]
 		r.Line = l.line(at)
-		l.skipVerify(at+".upstream", r.Upstream)
+		l.upstreamOf(at+".upstream", r.Upstream, c)
 		if r.Upstream == nil && c.Upstream == nil && c.ForwardAuth == nil && l.sound(at, "upstream", "forward_auth") {
 			l.mistake(at+".upstream", "is missing, and there is none for all routes", "write where the route leads, such as upstream: http://127.0.0.1:5000, here or at the top")
 		}
@@ -28,11 +32,75 @@ func (l *loader) routes(c *Config) {
 	l.unreachable(c)
 }
 
-// skipVerify makes known that the certificate of an upstream is not looked at.
-func (l *loader) skipVerify(at string, u *Upstream) {
-	if u != nil && u.InsecureSkipVerify {
+// upstreamOf checks that the upstream of the key at is not ourselves: a request would come back to us until something runs
+// out. Names are not looked up, so that another name of this machine goes unnoticed. A certificate that is not looked at
+// is made known.
+func (l *loader) upstreamOf(at string, u *Upstream, c *Config) {
+	if u == nil {
+		return
+	}
+	if u.InsecureSkipVerify {
 		l.warn(at+".insecure_skip_verify", "lets anybody on the way to the upstream read and change requests", "name the upstream's CA in ca_file instead")
 	}
+	if l.given(at + ".url") {
+		at += ".url"
+	}
+	if u.URL == nil || !l.sound(at) {
+		return
+	}
+	own := ""
+	switch {
+	case l.sound("listen") && leadsTo(u.URL, c.Listen):
+		own = "listen"
+	case l.sound("admin.listen") && leadsTo(u.URL, c.Admin.Listen):
+		own = "admin.listen"
+	case l.sound("public_url") && u.URL.Scheme != "unix" && u.URL.Hostname() == c.PublicURL.Hostname() && portOf(u.URL) == portOf(c.PublicURL):
+		own = "public_url"
+	default:
+		return
+	}
+	l.mistake(at, l.shown(at)+" is our own address, that of "+own, "write the app's own address, which is another port or host, such as http://127.0.0.1:5000")
+}
+
+// leadsTo reports whether connections to u arrive at a, as far as addresses tell: every way to write this machine leads to
+// a listener on all addresses, and localhost to one on either loopback address.
+func leadsTo(u *url.URL, a Addr) bool {
+	if u.Scheme == "unix" || a.Network != "tcp" {
+		return u.Scheme == a.Network && u.Path == a.Address
+	}
+	host, port, err := net.SplitHostPort(a.Address)
+	if n, _ := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != portOf(u) {
+		return false
+	}
+	host = lower(host)
+	from, to := numeric(u.Hostname()), numeric(host)
+	switch {
+	case from.IsUnspecified(), to.IsUnspecified(), host == "":
+		return isThisMachine(u.Hostname()) && (host == "" || isThisMachine(host))
+	case u.Hostname() == "localhost", host == "localhost":
+		return isLoopback(u.Hostname()) && isLoopback(host)
+	}
+	return u.Hostname() == host || from.IsValid() && from == to
+}
+
+// isThisMachine reports whether host is a name or address that every machine has for itself.
+func isThisMachine(host string) bool { return isLoopback(host) || numeric(host).IsUnspecified() }
+
+// numeric is the address that host is, or none when it is a name.
+func numeric(host string) netip.Addr {
+	addr, _ := netip.ParseAddr(host)
+	return addr.Unmap()
+}
+
+// portOf is the port that connections to u are made to.
+func portOf(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case u.Scheme == "https":
+		return "443"
+	}
+	return "80"
 }
 
 // admitted checks that what the route asks of users can decide anything.
