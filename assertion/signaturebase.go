@@ -232,11 +232,11 @@ func parseSignature(field, label string) ([]byte, error) {
 	text, ok1 := strings.CutPrefix(field, label+"=:")
 	text, ok2 := strings.CutSuffix(text, ":")
 	if !ok1 || !ok2 || strings.ContainsAny(text, "\r\n") || len(text) > base64.StdEncoding.EncodedLen(maxSignature) {
-		return nil, fmt.Errorf("assertion: Signature is not of the form %s=:base64:", label)
+		return nil, fmt.Errorf("assertion: Signature is not %s=:base64: as it should be", label)
 	}
 	sig, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, fmt.Errorf("assertion: Signature is not of the form %s=:base64:", label)
+		return nil, fmt.Errorf("assertion: Signature is not %s=:base64: as it should be", label)
 	}
 	return sig, nil
 }

@@ -122,6 +122,9 @@ func verified(alg string, key crypto.PublicKey, input string, sig []byte) bool {
 // openJWT takes a compact JWT apart without verifying it: input and sig are for that.
 func openJWT(token string) (header, claims map[string]any, input string, sig []byte, err error) {
 	parts := strings.Split(token, ".")
+	if strings.ContainsAny(token, "\r\n") { // the decoder would skip them
+		return nil, nil, "", nil, errors.New("a JWT has no line breaks")
+	}
 	if len(parts) != 3 {
 		return nil, nil, "", nil, fmt.Errorf("a JWT has %d parts, want 3", len(parts))
 	}

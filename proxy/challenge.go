@@ -69,11 +69,12 @@ func (p *Proxy) loginRequired(x *exchange, rt *route, d policy.Decision) error {
 }
 
 // forbidden is for who is signed in and may not: final, never a redirect.
-func (p *Proxy) forbidden(who visitor) error {
+func (p *Proxy) forbidden(x *exchange, who visitor) error {
 	if who.grant != nil {
 		return p.insufficientScope()
 	}
-	return &failure{page: pages.Forbidden(who.DisplayName(), who.Email, p.opts.Prefix+"/login?prompt=login", p.home()), code: "forbidden"}
+	another := p.opts.Prefix + "/login?" + url.Values{"prompt": {"login"}, "return_to": {p.returnToHere(x)}}.Encode()
+	return &failure{page: pages.Forbidden(who.DisplayName(), who.Email, another, p.home()), code: "forbidden"}
 }
 
 // cookieTwice deletes both variants of a session cookie that came twice and stops there: redirecting would loop as long as

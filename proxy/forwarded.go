@@ -105,7 +105,7 @@ func canonicalHost(host, scheme string) (string, error) {
 		case 'A' <= c && c <= 'Z':
 			return canonicalHost(strings.ToLower(host), scheme)
 		default:
-			return "", errors.New("Host has a character that no host name has")
+			return "", errors.New("a character in Host is none of a host name")
 		}
 	}
 	port := ":80"

@@ -217,7 +217,7 @@ func (p *Proxy) serve(x *exchange) error {
 	case d.Remedy != policy.None:
 		return p.challenge(x, rt, who, d) // to the login for browsers, 401 for programs
 	default:
-		return p.forbidden(who)
+		return p.forbidden(x, who)
 	}
 }
 

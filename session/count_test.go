@@ -27,7 +27,7 @@ func TestTheFileStoreCountsItsSessions(t *testing.T) {
 		m.Now = clock.Now
 		return f, m
 	}
-	store, m := open()
+	_, m := open()
 	want := func(after string, n int64) {
 		t.Helper()
 		if got, err := m.Count(ctx); err != nil || got != n {
@@ -70,7 +70,8 @@ func TestTheFileStoreCountsItsSessions(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	store, m = open()
+	store, again := open()
+	m = again
 	want("a restart", 2)
 	clock.Advance(2 * time.Hour)
 	begin("ada")

@@ -85,7 +85,7 @@ func demo(e *environment, address, publicURL string) error {
 	})
 	provider, err := devprovider.Start(devprovider.Options{
 		Clients: []devprovider.Client{{ID: "demo", Name: "authproxy demo", Secret: secret, AuthMethod: "post", Callbacks: []string{publicURL + "/auth/callback"},
-			LogoutURLs: []string{publicURL + "/auth/"}, BackchannelURL: "http://" + address + "/auth/backchannel-logout"}},
+			LogoutURLs: []string{publicURL + "/auth/"}, InitiateLoginURI: publicURL + "/auth/login", BackchannelURL: "http://" + address + "/auth/backchannel-logout"}},
 		Users: users, ShowUsers: true,
 	})
 	if err != nil {
