@@ -294,6 +294,11 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"a nested reference", "prefix: ${file:${A}}", "prefix", "nested"},
 		{"a reference in a wrong value is shown as it stands", "prefix: ${SECRET}", "prefix", "write /${SECRET}" + "|${SECRET}"},
 
+		{"a secret by $NAME", "provider:\n  client_secret: $CANARY_canary", "provider.client_secret", "write ${NAME}, or $$NAME"},
+		{"a session key by $NAME", "session:\n  keys: [$AUTHPROXY_SESSION_KEY]", "session.keys[0]", "taken literally"},
+		{"a parameter by $NAME", "provider:\n  params: {a: $A}", "provider.params.a", "taken literally"},
+		{"an upstream by $NAME", "upstream: $APP", "upstream", `"$APP" is $NAME`},
+
 		// Units and numbers.
 		{"duration without unit", "session:\n  idle_timeout: 30", "session.idle_timeout", "30s"},
 		{"duration that is none", "session:\n  max_lifetime: a fortnight", "session.max_lifetime", "unit"},
@@ -550,6 +555,14 @@ identity:
 	}
 	if got := new(config.Config).Line("routes[0].path"); got != 1 {
 		t.Errorf("Line of a Config without a file = %d, want 1", got)
+	}
+}
+
+func TestADollarThatCannotBeAReferenceStays(t *testing.T) {
+	for in, want := range map[string]string{"$$NAME": "$NAME", "$1": "$1", "$": "$", "a$NAME": "a$NAME", "$NAME-b": "$NAME-b", "$ NAME": "$ NAME"} {
+		if c := parse(t, "provider:\n  client_secret: \""+in+"\""); c.Provider.ClientSecret != want {
+			t.Errorf("client_secret %q = %q, want %q", in, c.Provider.ClientSecret, want)
+		}
 	}
 }
 

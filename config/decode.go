@@ -231,13 +231,18 @@ func (l *loader) each(at string, n *yaml.Node, visit func(i int, at string, n *y
 	}
 }
 
-// scalar returns the text of the single value n with its references replaced.
+// scalar returns the text of the single value n with its references replaced. A value that is $NAME and nothing else is
+// refused: it is meant as a reference more often than as these characters.
 func (l *loader) scalar(at string, n *yaml.Node) (text string, ok bool) {
 	if n.Kind != yaml.ScalarNode {
 		l.mistakeIn(n.Line, at, "is "+kind(n)+", expected a single value", "write one value")
 		return "", false
 	}
 	l.note(at, n)
+	if name, found := strings.CutPrefix(n.Value, "$"); found && envName.MatchString(name) {
+		l.fault(at, n, &fault{problem: "is $NAME, taken literally", hint: "write ${NAME}, or $$NAME for these characters"})
+		return "", false
+	}
 	text, f := l.expand(n.Value)
 	if f != nil {
 		l.mistakeIn(n.Line, at, f.problem, f.hint)
