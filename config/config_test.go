@@ -801,6 +801,34 @@ func TestSessionKeysMayBeAnyBase64(t *testing.T) {
 	}
 }
 
+func TestASessionKeyThatSomebodyTypedIsAMistake(t *testing.T) {
+	encode := base64.StdEncoding.EncodeToString
+	for _, row := range []struct{ key, says string }{
+		{"change-me-change-me-change-me-change-me-change", "change-me"},
+		{"dev-only-key-CHANGE_ME-0123456789abcdefghijklm", "change-me"},
+		{"ThisIsNotVerySecretButItIsLongEnoughForThisKey", "secret"},
+		{"Password0123456789abcdefghijklmnopqrstuvwxyzAB", "not random"},
+		{"0123456789abcdefghijklmnopqrstuvwxyzABexampleQ", "not random"},
+		{encode([]byte("my password is long, and I am proud of it")), "not random"},
+		{"my-own-key1my-own-key1my-own-key1my-own-key1my", "repeats"},
+		{"0123456789abcdefghijkl0123456789abcdefghijkl", "repeats"},
+		{encode([]byte("0123456789abcdef0123456789abcdef")), "repeats"},
+		{encode([]byte("0123456789abc0123456789abc0123456789")), "repeats"},
+		{strings.Repeat("A", 44), "random"},
+	} {
+		all := wrong(t, complete("session:\n  keys: ["+row.key+"]"))
+		if len(all) != 1 || all[0].Key != "session.keys[0]" || !strings.Contains(all[0].Problem, row.says) || strings.Contains(all.Error(), row.key) {
+			t.Errorf("%s: %v\nwant one mistake that says %q without the key", row.key, all, row.says)
+		}
+	}
+}
+
+func TestASessionKeyMayHaveSomeOrder(t *testing.T) {
+	for _, k := range []string{key, base64.StdEncoding.EncodeToString([]byte("0123456789abcdefghijklmnopqrstuv")), base64.StdEncoding.EncodeToString([]byte("0123456789abcdefg0123456789abcdef"))} {
+		parse(t, "session:\n  keys: ["+k+"]")
+	}
+}
+
 func TestRedisURLsMayHaveSeveralHosts(t *testing.T) {
 	for _, u := range []string{"redis://127.0.0.1:6379/0", "rediss://user:p%40ss@redis.example.com", "redis://:p@a:1,b:2,c/3", "redis://a,b?master_set=m", "redis://[::1]:6379/1"} {
 		if c := parse(t, "session:\n  redis: {url: \""+u+"\"}"); c.Session.Redis.URL != u {

@@ -442,7 +442,27 @@ func scope(text string) (string, *fault) {
 	return text, nil
 }
 
-// sessionKey accepts at least 32 bytes in base64 or base64url, with or without padding.
+// placeholders are words of keys that people type. A key of authproxy keygen holds one about once in 10^7 times.
+var placeholders = []string{"changeme", "secret", "password", "example"}
+
+// isPlaceholder reports whether s holds one of these words, in any case and with or without hyphens in it.
+func isPlaceholder(s string) bool {
+	s = strings.NewReplacer("-", "", "_", "").Replace(lower(s))
+	return slices.ContainsFunc(placeholders, func(word string) bool { return strings.Contains(s, word) })
+}
+
+// repeats reports whether s begins with a block of at most half its length and goes on with it to its end.
+func repeats(s string) bool {
+	for n := 1; n <= len(s)/2; n++ {
+		if s[n:] == s[:len(s)-n] {
+			return true
+		}
+	}
+	return false
+}
+
+// sessionKey accepts at least 32 bytes in base64 or base64url, with or without padding, that look random: what people
+// type to try something out would let everybody who guesses it make sessions.
 func sessionKey(text string) ([]byte, *fault) {
 	const least, distinct = 32, 8
 	const hint = "write a key that authproxy keygen printed, best as ${NAME} or ${file:/path}"
@@ -455,6 +475,10 @@ func sessionKey(text string) ([]byte, *fault) {
 		return nil, &fault{problem: "is not base64 or base64url", hint: hint}
 	case len(k) < least:
 		return nil, &fault{problem: fmt.Sprintf("is a key of %d bytes, expected at least %d", len(k), least), hint: hint}
+	case isPlaceholder(text), isPlaceholder(string(k)):
+		return nil, &fault{problem: "holds a word such as secret or change-me, and is not random", hint: hint}
+	case repeats(plain), repeats(string(k)):
+		return nil, &fault{problem: "repeats itself, and is not random", hint: hint}
 	}
 	seen := map[byte]bool{}
 	for _, b := range k {
