@@ -594,6 +594,30 @@ func TestATextThatIsNotYAMLHasALine(t *testing.T) {
 	}
 }
 
+func TestTheHintToQuoteReferencesIsGivenWhereItHelps(t *testing.T) {
+	for text, want := range map[string]bool{
+		"a: {b: ${C}}\n":                           true,
+		"a: [${B}, c]\n":                           true,
+		"- {a: 'b', c: ${D}}\n":                    true,
+		"a:\n  b: [\"c # d\", ${E}]\n":             true,
+		"a: [\"it's\", ${B}] # c\nd: e\n":          true,
+		"a: ${B}\n c: d\n":                         false,
+		"a: [\"${B}\"\nc: d\n":                     false,
+		"a: ['${B}'\nc: d\n":                       false,
+		"a: [\"${B}]\n":                            false,
+		"a: [b # ${C}\nd: e\n":                     false,
+		"a: b [c\n  d: ${E}\n":                     false,
+		"a: {b: ${C: d}\ne: f\ng: h\n":             true,
+		"a: \"${B}\"\nc: [d\ne: f\n":               false,
+		"public_url: ${URL}\nlisten: a: b\nc: d\n": false,
+	} {
+		all := wrong(t, text)
+		if got := strings.Contains(all[0].Hint, `"${NAME}"`); got != want || all[0].Key != "(file)" {
+			t.Errorf("%q: %v\nhint about references %t, want %t", text, all, got, want)
+		}
+	}
+}
+
 func TestAFileIsBounded(t *testing.T) {
 	all := wrong(t, "# "+strings.Repeat("x", 1<<20))
 	if !strings.Contains(all[0].Problem, "1 MiB") {

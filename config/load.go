@@ -73,7 +73,13 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 // fileKey stands for a key in mistakes about the file as a whole.
 const fileKey = "(file)"
 
-var yamlLine = regexp.MustCompile(`^line (\d+): `)
+var (
+	yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+	// What of a line cannot be a reference without quotes, and a reference in a [ ] or { } that begins in the line.
+	quotedOrComment = regexp.MustCompile(`"(\\.|[^"\\])*("|$)|'[^']*('|$)|(^|\s)#.*`)
+	flowReference   = regexp.MustCompile(`^[\s-]*([^:\[{]*:\s+)?[\[{].*\$\{`)
+)
 
 // parse returns the root of the only document in text, or nil after reporting why there is none.
 func (l *loader) parse(text []byte) *yaml.Node {
@@ -120,18 +126,20 @@ func (l *loader) syntax(text []byte, err error) {
 		line, _ = strconv.Atoi(m[1])
 	}
 	line = max(1, line)
-	around := ""
+	var around []string // the parser names the line where it gave up, which may be the next one
 	if lines := strings.Split(string(text), "\n"); line <= len(lines) {
-		around = strings.Join(lines[max(0, line-2):line], "\n")
+		around = lines[max(0, line-2):min(line+1, len(lines))]
 	}
 	hint := "correct this line or the one above: indent evenly with spaces, and put text that holds : # [ ] { } in quotes"
 	switch {
 	case strings.Contains(problem, "anchor"): // the parser's text quotes the name, which may be a secret that begins with *
 		problem = "a value that begins with * refers to nothing"
 		hint = "put values that begin with * in quotes"
-	case strings.Contains(around, "\t"):
+	case slices.ContainsFunc(around, func(s string) bool { return strings.Contains(s, "\t") }):
 		hint = "indent with spaces instead of tabs"
-	case strings.Contains(around, "${"):
+	case slices.ContainsFunc(around, func(s string) bool {
+		return flowReference.MatchString(quotedOrComment.ReplaceAllString(s, `""`))
+	}):
 		hint = `inside [ ] and { } put values with references in quotes: "${NAME}"`
 	}
 	l.mistakeIn(line, fileKey, "is not YAML: "+problem, hint)
