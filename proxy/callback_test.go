@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"html"
@@ -428,4 +429,37 @@ func TestUsersWithoutNameOrAddressAreGreetedAndForwarded(t *testing.T) {
 		}
 		b.navigate("/auth/").wants(t, 200, "<h1>Hello")
 	}
+}
+
+// Who goes away while we ask the provider is not an error of ours, and can begin again.
+func TestAClientThatLeavesDuringTheCallback(t *testing.T) {
+	w := newWorld(t, setup{})
+	b := w.newBrowser(t)
+	callback := b.login("/x")
+	asked, answer := make(chan struct{}), make(chan struct{})
+	w.faults(func(f *devprovider.Faults) {
+		f.TokenResponse = func(map[string]any) { close(asked); <-answer }
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	r := must(http.NewRequestWithContext(ctx, "GET", callback, nil))
+	r.Header.Set("Cookie", b.jar.line(r))
+	left := make(chan error)
+	go func() {
+		res, err := b.transport.RoundTrip(r)
+		if err == nil {
+			res.Body.Close()
+		}
+		left <- err
+	}()
+	<-asked
+	cancel()
+	if err := <-left; err == nil {
+		t.Error("there was an answer")
+	}
+	if e := w.log.request(t, "/auth/callback"); e["status"] != 499.0 || e["level"] != "INFO" {
+		t.Errorf("the log says status %v at level %v, want 499 and INFO", e["status"], e["level"])
+	}
+	close(answer)
+	w.faults(func(f *devprovider.Faults) { f.TokenResponse = nil })
+	b.onwardFrom(b.back(callback)).wants(t, 200, "GET /x")
 }

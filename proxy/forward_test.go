@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"authproxy/assertion"
 	"authproxy/policy"
 	"authproxy/proxy"
 )
@@ -905,4 +906,32 @@ func TestRoutesAreReadFromTopToBottomByMethodToo(t *testing.T) {
 	b.fetch("GET", "/one", "").wants(t, 200)
 	b.fetch("GET", "/one/x", "").wantsJSON(t, 404, "not_found")
 	b.navigate("/elsewhere").wantsPage(t, 404, "Page not found") // without an upstream nothing is left
+}
+
+func TestWhatIsForwardedForAUserIsSigned(t *testing.T) { // RFC 9421
+	key := []byte("a key that the app and we share, 32 bytes and more")
+	w := newWorld(t, setup{options: func(o *proxy.Options) {
+		o.Identity.Messages = must(assertion.NewMessageSigner(assertion.HMACSHA256, "shared", key))
+	}})
+	verified := make(chan error, 10)
+	w.upstream.answer(func(_ http.ResponseWriter, r *http.Request) {
+		verified <- assertion.VerifyMessage(r, key, assertion.MessageOptions{Algorithm: assertion.HMACSHA256, Now: w.clock.Now(),
+			Headers: []string{"X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Authproxy-Assertion"}})
+	})
+	b := w.signedIn(t, "ada")
+	<-verified
+	forged := []string{"Signature", "authproxy=:AAAA:", "Signature-Input", `authproxy=("@method")`, "X-Forwarded-User", "root"}
+	for _, path := range []string{"/x", "/x?a=b&c=%2F", "/caf%C3%A9?", "/x;y=1"} {
+		b.fetch("POST", path, "body", forged...).wants(t, 200)
+		if err := <-verified; err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	w.newBrowser(t).fetch("GET", "/public/x", "", forged...).wants(t, 200)
+	if err := <-verified; err == nil {
+		t.Error("a request of nobody is signed")
+	}
+	if h := w.upstream.last(t).Header; h.Get("Signature") != "" || h.Get("Signature-Input") != "" {
+		t.Errorf("a client's signature came through: %v", h)
+	}
 }

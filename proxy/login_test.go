@@ -575,7 +575,7 @@ func TestWhoMayNotGetsAPageAndNoLoop(t *testing.T) {
 	b := w.signedIn(t, "bob")
 	before := w.provider.Count("authorize")
 	r := b.follow("/admin").wantsPage(t, 403, "No access")
-	if !strings.Contains(r.body, "Bob Kahn (bob@example.com)") || !strings.Contains(r.body, `href="/auth/login?prompt=login"`) {
+	if !strings.Contains(r.body, "Bob Kahn (bob@example.com)") || !strings.Contains(r.body, `href="/auth/login?prompt=login&amp;return_to=%2Fadmin"`) {
 		t.Errorf("the page does not say who bob is or how to change the account: %s", r.brief())
 	}
 	b.fetch("GET", "/admin", "").wantsJSON(t, 403, "forbidden")

@@ -283,13 +283,13 @@ func (w *world) signedOutLocally(t *testing.T, b *browser) {
 }
 
 func TestTheHomePageSaysWhoIsSignedInAndSignsOut(t *testing.T) {
-	w := newWorld(t, setup{options: func(o *proxy.Options) { o.Connections = []string{"github"} }})
+	w := newWorld(t, setup{rp: func(c *oidc.Config) { c.KeepClaims = []string{"department"} }, options: func(o *proxy.Options) { o.Connections = []string{"github"} }})
 	b := w.newBrowser(t)
 	r := b.navigate("/auth/").wantsPage(t, 200, "Sign in")
 	r.wants(t, 200, `href="/auth/login"`, `href="/auth/signup"`, `href="/auth/login?connection=github"`)
 	b = w.signedIn(t, "ada")
 	r = b.navigate("/auth/").wantsPage(t, 200, "Hello, Ada Lovelace")
-	r.wants(t, 200, "ada@example.com", "admins", adaSubject)
+	r.wants(t, 200, "ada@example.com", "admins", adaSubject, "department", "research", w.provider.Issuer())
 	action := html.UnescapeString(formAction.FindStringSubmatch(r.body)[1])
 	if strings.Contains(r.body, b.session()) {
 		t.Error("the page has the session cookie in it")
