@@ -566,6 +566,48 @@ func TestADollarThatCannotBeAReferenceStays(t *testing.T) {
 	}
 }
 
+func TestAMisspeltKeyIsOneMistake(t *testing.T) {
+	whole := complete("")
+	for _, row := range []struct{ right, wrong, key string }{
+		{"public_url:", "publicurl:", "publicurl"},
+		{"provider:", "provder:", "provder"},
+		{"provider:", "\"provi.der\":", "provi.der"},
+		{"session:", "sesion:", "sesion"},
+		{"upstream:", "uptream:", "uptream"},
+		{"domain:", "domian:", "provider.domian"},
+		{"client_id:", "clientid:", "provider.clientid"},
+		{"client_secret:", "clientSecret:", "provider.clientSecret"},
+		{"keys:", "key:", "session.key"},
+		{"session:\n  keys:", "keys:", "keys"},
+		{"upstream: http://127.0.0.1:5000", "upstream: {ulr: \"http://127.0.0.1:5000\"}", "upstream.ulr"},
+		{"upstream: http://127.0.0.1:5000", "\"upstream.url\": http://127.0.0.1:5000", "upstream.url"},
+		{"upstream:", "uptream: http://127.0.0.1:5000\nroutes: [{path: /a, allow: anyone}]\n#", "uptream"},
+		{"upstream:", "routes: [{pth: /a, alow: anyone}]\nupstream:", "routes[0].pth"},
+		{"provider:", "bearer: {}\nprovder:\n  audience: api", "provder"},
+		{"upstream:", "bearer: {audince: api}\nupstream:", "bearer.audince"},
+		{"session:", "routes: [{host: h.example.com, path: /b, allow: anyone}]\nsession:\n  cookie: {domian: example.com}", "session.cookie.domian"},
+	} {
+		all := wrong(t, strings.Replace(whole, row.right, row.wrong, 1))
+		all = slices.DeleteFunc(all, func(m config.Mistake) bool { return m.Key == "routes[0].alow" })
+		if len(all) != 1 || all[0].Key != row.key || !strings.Contains(all[0].Hint, "write ") {
+			t.Errorf("%s for %s: %v\nwant one mistake, at %s", row.wrong, row.right, all, row.key)
+		}
+	}
+}
+
+func TestAMisspeltKeyHidesNothingElse(t *testing.T) {
+	var got []string
+	for _, m := range wrong(t, "publicurl: x\nprovider:\n  domian: a.auth0.com\n  leeway: soon\nprovder: {client_id: x}\nsesion: {}\nroutes: [{pth: /a}]\n") {
+		got = append(got, m.Key)
+	}
+	want := []string{"publicurl", "provider.client_id", "provider.client_secret", "provider.domian", "provider.leeway", "provder", "sesion", "routes[0].pth", "routes[0].allow"}
+	slices.Sort(got)
+	slices.Sort(want)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("keys (-want +got):\n%s", d)
+	}
+}
+
 func TestWhatIsMissingAltogetherIsNamed(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n", "null\n", "provider:\nsession:\n"} {
 		var got []string

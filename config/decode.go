@@ -19,6 +19,7 @@ type loader struct {
 	lines    map[string]int    // where each key stands that was seen
 	texts    map[string]string // what single values are in the file, with their references
 	broken   map[string]bool   // the keys with mistakes, and all above them
+	meant    map[string]bool   // the keys that unknown ones were taken for
 	secret   bool              // the value being decoded must not be shown
 	mistakes Mistakes
 	warnings Mistakes
@@ -81,10 +82,20 @@ func nearestLine(lines map[string]int, at string) int {
 // given reports whether the key is in the file.
 func (l *loader) given(at string) bool { _, ok := l.lines[at]; return ok }
 
-// sound reports whether the values of these keys and of all below them are without mistakes so far, so that rules
-// between keys need not repeat what is known.
+// sound reports whether the values of these keys and of all below them are without mistakes so far, and none was written
+// under another key, so that rules between keys need not repeat what is known.
 func (l *loader) sound(keys ...string) bool {
-	return !slices.ContainsFunc(keys, func(at string) bool { return l.broken[at] })
+	return !slices.ContainsFunc(keys, func(at string) bool { return l.broken[at] || l.misspelt(at) })
+}
+
+// misspelt reports whether the key at, or one above it, is not in the file and was probably meant by an unknown key.
+func (l *loader) misspelt(at string) bool {
+	for ; at != ""; at = parentKey(at) {
+		if l.meant[at] && !l.given(at) {
+			return true
+		}
+	}
+	return false
 }
 
 // usable refuses what YAML has beyond plain values. Without aliases a small file cannot become a large configuration.
@@ -156,18 +167,18 @@ func (l *loader) entries(at string, n *yaml.Node, visit func(name, at string, v 
 // mapping decodes the mapping n by these keys. Null values count as absent.
 func (l *loader) mapping(at string, n *yaml.Node, keys []key) {
 	seen := make([]bool, len(keys))
-	l.entries(at, n, func(name, at string, v *yaml.Node) {
+	l.entries(at, n, func(name, below string, v *yaml.Node) {
 		i := slices.IndexFunc(keys, func(k key) bool { return k.name == name })
 		if i < 0 {
 			l.unknown(at, name, keys)
 			return
 		}
-		if isNull(v) || !l.usable(at, v) {
+		if isNull(v) || !l.usable(below, v) {
 			seen[i] = !isNull(v)
 			return
 		}
 		seen[i] = true
-		keys[i].decode(l, at, v)
+		keys[i].decode(l, below, v)
 	})
 	if n.Kind != yaml.MappingNode {
 		return
@@ -183,20 +194,21 @@ func (l *loader) mapping(at string, n *yaml.Node, keys []key) {
 	}
 }
 
-// unknown reports a key that the schema does not have here.
+// unknown reports a key that the schema does not have below the key at.
 func (l *loader) unknown(at, name string, keys []key) {
 	var names []string
 	for _, k := range keys {
 		names = append(names, k.name)
 	}
 	hint := "keys that may stand here: " + strings.Join(names, ", ")
-	if elsewhere := find(l.schema(defaults()), "", name); elsewhere != "" {
-		hint = "write it as " + elsewhere
-	}
 	if meant := near(name, names); meant != "" {
 		hint = "write " + meant
+		l.meant[joinKey(at, meant)] = true
+	} else if elsewhere := find(l.schema(defaults()), "", name); elsewhere != "" {
+		hint = "write it as " + elsewhere
+		l.meant[elsewhere] = true
 	}
-	l.mistake(at, fmt.Sprintf("%q is not a key here", cut(name, 60)), hint)
+	l.mistake(joinKey(at, name), fmt.Sprintf("%q is not a key here", cut(name, 60)), hint)
 }
 
 // find returns the path of the first key of that name, "" when there is none.

@@ -52,7 +52,7 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	if getenv == nil {
 		getenv = os.LookupEnv
 	}
-	l := &loader{file: name, getenv: getenv, lines: map[string]int{}, texts: map[string]string{}, broken: map[string]bool{}}
+	l := &loader{file: name, getenv: getenv, lines: map[string]int{}, texts: map[string]string{}, broken: map[string]bool{}, meant: map[string]bool{}}
 	c := defaults()
 	c.File = name
 	if root := l.parse(text); root != nil {
@@ -60,6 +60,7 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 		l.validate(c)
 	}
 	if len(l.mistakes) > 0 {
+		l.withoutMissing()
 		l.mistakes.sort()
 		return nil, l.mistakes
 	}
@@ -68,6 +69,12 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	c.lines = l.lines
 	c.Files = append([]string{c.File}, l.files...)
 	return c, nil
+}
+
+// withoutMissing removes the mistakes about keys that are not in the file because they are misspelt: the unknown key is
+// one already, and stays.
+func (l *loader) withoutMissing() {
+	l.mistakes = slices.DeleteFunc(l.mistakes, func(m Mistake) bool { return !l.given(m.Key) && l.misspelt(m.Key) })
 }
 
 // fileKey stands for a key in mistakes about the file as a whole.
