@@ -21,6 +21,9 @@ type Explanation struct {
 // Explain decides as ServeHTTP does about a request with that method, for a URL, made by that user. A path is one of public_url. The error says why such a
 // request is refused before it is decided.
 func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explanation, error) {
+	if err := checkMethod(method); err != nil {
+		return nil, err
+	}
 	if strings.HasPrefix(rawURL, "/") {
 		rawURL = p.origin + rawURL
 	}

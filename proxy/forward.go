@@ -32,6 +32,9 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 	if !websocket {
 		delete(x.r.Header, "Upgrade") // httputil.ReverseProxy would pass it on
 	}
+	if x.r.ContentLength != 0 {
+		x.r.Body = &patientBody{x.r.Body, http.NewResponseController(x.w)}
+	}
 	var (
 		failed error
 		sent   time.Time
@@ -74,6 +77,25 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 }
 
 var silent = log.New(io.Discard, "", 0)
+
+// bodyIdle is how long a client may pause within a body that is forwarded. Who sends nothing at all would hold one of the
+// upstream's workers for ever.
+const bodyIdle = time.Minute
+
+// A patientBody gives each read of a body bodyIdle.
+type patientBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	b.control.SetReadDeadline(time.Now().Add(bodyIdle)) // where it cannot be set, there is no connection to wait for
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.control.SetReadDeadline(time.Time{}) // the connection goes on: with the answer, and with other requests
+	}
+	return n, err
+}
 
 // refuseUnsigned sends nothing when preparing the request has failed.
 type refuseUnsigned struct {
@@ -147,7 +169,7 @@ func (p *Proxy) answer(x *exchange, who visitor, h http.Header) {
 		return
 	}
 	// A cache that stored this answer would hand our cookie to others (CVE-2025-48947).
-	if cc := strings.ToLower(strings.Join(h["Cache-Control"], ",")); !strings.Contains(cc, "private") && !strings.Contains(cc, "no-store") {
+	if !keptFromCaches(h["Cache-Control"]) {
 		h["Cache-Control"] = []string{"private, no-store"}
 		delete(h, "Expires")
 	}
@@ -157,6 +179,19 @@ func (p *Proxy) answer(x *exchange, who visitor, h http.Header) {
 		h.Add("Set-Cookie", c.String())
 	}
 	x.cookies = nil
+}
+
+// keptFromCaches says whether a Cache-Control keeps shared caches away from the whole answer: private="X" is about a header only
+// (RFC 9111 §5.2.2.7).
+func keptFromCaches(lines []string) bool {
+	for _, line := range lines {
+		for directive := range strings.SplitSeq(line, ",") {
+			if d := strings.ToLower(strings.TrimSpace(directive)); d == "private" || d == "no-store" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // upgrade says whether the request is a WebSocket handshake that may pass. A page of another site may not make one with the

@@ -894,7 +894,9 @@ func TestRoutesAreReadFromTopToBottomByMethodToo(t *testing.T) {
 		up := o.Default
 		o.Default = nil
 		o.Routes = []proxy.Route{
-			{Path: "/items", Methods: []string{"GET", "HEAD"}, Policy: anyone, Upstream: up},
+			{Path: "/items", Methods: []string{"GET"}, Policy: anyone, Upstream: up},
+			{Path: "/secret", Methods: []string{"GET"}, Policy: admins, Upstream: up},
+			{Path: "/secret", Policy: anyone, Upstream: up},
 			{Path: "/items", Policy: admins, Upstream: up},
 			{Path: "/one", Exact: true, Policy: anyone, Upstream: up},
 		}
@@ -902,7 +904,12 @@ func TestRoutesAreReadFromTopToBottomByMethodToo(t *testing.T) {
 	b := w.newBrowser(t)
 	b.fetch("GET", "/items/1", "").wants(t, 200)
 	b.fetch("POST", "/items/1", "").wants(t, 401)
-	b.fetch("get", "/items/1", "").wants(t, 401) // methods are case-sensitive (RFC 9110 §9.1)
+	for _, method := range []string{"get", "Post", "pOST", "delete"} { // some frameworks do not know case
+		b.fetch(method, "/items/1", "").wants(t, 400)
+	}
+	b.fetch("HEAD", "/items/1", "").wants(t, 200)
+	b.fetch("HEAD", "/secret", "").wants(t, 401) // it is a GET to the app
+	b.fetch("POST", "/secret", "").wants(t, 200)
 	b.fetch("GET", "/one", "").wants(t, 200)
 	b.fetch("GET", "/one/x", "").wantsJSON(t, 404, "not_found")
 	b.navigate("/elsewhere").wantsPage(t, 404, "Page not found") // without an upstream nothing is left

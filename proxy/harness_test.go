@@ -196,7 +196,7 @@ func (w *world) build() {
 	w.sessions.Now = w.clock.Now
 	w.opts = proxy.Options{
 		PublicURL: public, Prefix: "/auth", Provider: rp, Sessions: w.sessions, Sealer: sealer, Signer: signer,
-		Routes: usualRoutes(), Default: w.upstream.at("http"), StoreTokens: true, CookieDomain: s.domain, Now: w.clock.Now, Log: logger,
+		Routes: usualRoutes(), Default: w.upstream.at("http"), StoreTokens: true, Now: w.clock.Now, Log: logger,
 		Identity: proxy.Identity{StripForeign: true, AssertionHeader: "X-Authproxy-Assertion", Headers: []proxy.Header{
 			{Name: "X-Forwarded-User", Source: "sub"}, {Name: "X-Forwarded-Email", Source: "email"},
 			{Name: "X-Forwarded-Preferred-Username", Source: "username"}, {Name: "X-Forwarded-Groups", Source: "groups"},

@@ -18,7 +18,9 @@ type hygiene struct {
 // ours are the headers that no client may send to an upstream through us. A trailing * stands for any ending.
 var ours = []string{
 	"X-Authproxy-*", "X-Request-Id",
-	"Forwarded", "X-Forwarded", "X-Forwarded-*", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip",
+	"Forwarded", "X-Forwarded", "X-Forwarded-*", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Client-Ip", "Proxy-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip",
+	"X-Host", "X-Scheme", "X-Url-Scheme", "Front-End-Https", "X-Sendfile-Type", "X-Accel-Mapping", "X-Middleware-Subrequest", // what front servers say to frameworks
+
 	"X-Original-*", "X-Rewrite-Url", "X-Envoy-Original-Path", // which URL was asked for
 	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", // which method
 	"Proxy", // CGI reads it as HTTP_PROXY

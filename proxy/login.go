@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -21,6 +22,7 @@ import (
 const (
 	loginLife  = time.Hour // a login may take so long; Auth0's own transactions live an hour as well
 	maxLogins  = 5         // login cookies of one browser
+	maxExpired = 20        // of them that an answer deletes
 	purpose    = "login"
 	purposeWay = "return_to"
 )
@@ -90,22 +92,43 @@ func (p *Proxy) startLoginAs(x *exchange, try string, req oidc.AuthRequest, retu
 		return p.loginFailure(x, err, returnTo)
 	}
 	name := state(req.State).cookie(p.cookies)
-	text, err := json.Marshal(attempt{login, returnTo})
-	if err != nil {
-		return err
-	}
-	value, err := p.opts.Sealer.Seal(purpose, name, text)
+	cookie, err := p.sealAttempt(name, attempt{login, returnTo})
 	if err != nil {
 		return err
 	}
 	p.makeRoom(x)
-	x.setCookie(p.loginCookie(name, value))
+	x.setCookie(cookie)
 	if x.decision == "" {
 		x.decision = decisionOwn
 	}
 	x.login = LoginStarted
 	return &redirect{http.StatusFound, to, "login started"}
 }
+
+// sealAttempt makes the login's cookie. A way back that makes it too large for browsers is cut to its path, or to "/".
+func (p *Proxy) sealAttempt(name string, a attempt) (*http.Cookie, error) {
+	path, _, _ := strings.Cut(a.ReturnTo, "?")
+	for _, to := range []string{a.ReturnTo, path, "/"} {
+		a.ReturnTo = to
+		var text bytes.Buffer
+		e := json.NewEncoder(&text)
+		e.SetEscapeHTML(false) // an & would take six bytes
+		if err := e.Encode(a); err != nil {
+			return nil, err
+		}
+		value, err := p.opts.Sealer.Seal(purpose, name, text.Bytes())
+		if err != nil {
+			return nil, err
+		}
+		if c := p.loginCookie(name, value); len(c.String()) <= maxCookie {
+			return c, nil
+		}
+	}
+	return nil, errors.New("a login does not fit into its cookie")
+}
+
+// maxCookie is what browsers keep of a cookie with its attributes (RFC 6265 §6.1).
+const maxCookie = 4096
 
 // loginCookie is Lax whatever the session cookie is: the provider's redirect must bring it along.
 func (p *Proxy) loginCookie(name, value string) *http.Cookie {
@@ -141,6 +164,7 @@ func (p *Proxy) makeRoom(x *exchange) {
 		have = append(have, o)
 	}
 	slices.SortFunc(have, func(a, b old) int { return a.started.Compare(b.started) })
+	have = have[max(0, len(have)-maxExpired):] // the answer is bounded, whatever the browser sends
 	for i := 0; len(have)-i >= maxLogins; i++ {
 		x.setCookie(p.expiredLoginCookie(have[i].name))
 	}
@@ -193,6 +217,9 @@ func (p *Proxy) loginWith(x *exchange, req oidc.AuthRequest) error {
 	q, err := onceQuery(x.target.query, "return_to", "connection", "login_hint", "screen_hint", "organization", "invitation", "ui_locales", "prompt", "iss", "target_link_uri")
 	if err != nil {
 		return p.badRequest(err)
+	}
+	if mode := x.r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" { // an image or script, which cannot log in but uses up the limit
+		return p.badRequest(errors.New("a login that no person navigates to"))
 	}
 	if iss := q["iss"]; iss != "" && iss != p.opts.Provider.Issuer() { // OIDC Core §4
 		return &failure{page: pages.BadRequest(p.home()), code: "bad_request", reason: "a login for another issuer"}

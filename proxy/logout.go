@@ -142,8 +142,9 @@ func (p *Proxy) ownNavigation(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 		return !prefetch(r.Header)
-	case "same-site": // another host that shares our session
-		return p.opts.CookieDomain != "" && !prefetch(r.Header)
+	case "same-site": // perhaps another host that we serve
+		u, err := url.Parse(r.Header.Get("Referer"))
+		return err == nil && p.ownOrigin(u.Scheme+"://"+u.Host) && !prefetch(r.Header)
 	}
 	return false
 }

@@ -36,13 +36,12 @@ type Options struct {
 	Sealer   *session.Sealer // seals the login cookies
 	Signer   *assertion.Signer
 
-	Routes       []Route   // the first match wins
-	Default      *Upstream // of signed-in users where no route matches; nil: 404
-	Identity     Identity
-	SignInPage   bool     // anonymous navigations see a page first
-	Connections  []string // ways to sign in that /login passes on
-	StoreTokens  bool     // keep refresh tokens and renew what they renew
-	CookieDomain string   // other hosts under it share the session; "" is none
+	Routes      []Route   // the first match wins
+	Default     *Upstream // of signed-in users where no route matches; nil: 404
+	Identity    Identity
+	SignInPage  bool     // anonymous navigations see a page first
+	Connections []string // ways to sign in that /login passes on
+	StoreTokens bool     // keep refresh tokens and renew what they renew
 
 	Bearer   *oidc.Resource // verifies access tokens in Authorization; nil: those are no credentials
 	AppToken *AppToken      // tokens for the app's own pages; nil: none. They are credentials where access tokens are
@@ -225,6 +224,9 @@ func (p *Proxy) serve(x *exchange) error {
 func (p *Proxy) locate(x *exchange) (target, error) {
 	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace || x.r.RequestURI == "*" {
 		return target{}, &failure{page: pages.MethodNotAllowed(""), code: "method_not_allowed", header: [2]string{"Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}
+	}
+	if err := checkMethod(x.r.Method); err != nil {
+		return target{}, p.badRequest(err)
 	}
 	if err := p.readForwarded(x); err != nil {
 		return target{}, p.badRequest(err)

@@ -19,6 +19,7 @@ type renewals struct {
 	p       *Proxy
 	flights *singleflight.Group // shared over reloads: a refresh token is used once
 	running *tasks
+	under   sync.Map // IDs of sessions that a goroutine renews while no request waits
 	pauses  *pauses
 }
 
@@ -30,7 +31,7 @@ const (
 )
 
 func newRenewals(p *Proxy) *renewals {
-	return &renewals{p, new(singleflight.Group), new(tasks), &pauses{until: map[string]time.Time{}}}
+	return &renewals{p: p, flights: new(singleflight.Group), running: new(tasks), pauses: &pauses{until: map[string]time.Time{}}}
 }
 
 func (r *renewals) wait() { r.running.wait() }
@@ -123,20 +124,27 @@ func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
 	if r.pauses.now(s.ID, now) {
 		return who, nil
 	}
-	r.running.add(1)
-	done := r.flights.DoChan(s.ID, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), renewalPatience) // no client's leaving ends it
-		defer cancel()
-		return nil, r.renew(ctx, who.value, s)
-	})
-	finished := make(chan error, 1)
-	go func() {
-		defer r.running.add(-1)
-		finished <- (<-done).Err
-	}()
+	renew := func() {
+		r.flights.Do(s.ID, func() (any, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), renewalPatience) // no client's leaving ends it
+			defer cancel()
+			return nil, r.renew(ctx, who.value, s)
+		})
+	}
 	if !r.p.opts.Identity.AccessToken || now.Before(s.AccessExpiry) {
+		if _, under := r.under.LoadOrStore(s.ID, true); !under { // one goroutine for each session, however many requests
+			r.running.run(func() {
+				defer r.under.Delete(s.ID)
+				renew()
+			})
+		}
 		return who, nil
 	}
+	finished := make(chan struct{})
+	r.running.run(func() {
+		defer close(finished)
+		renew()
+	})
 	select {
 	case <-finished:
 	case <-x.r.Context().Done():

@@ -72,7 +72,6 @@ func TestTheURLResolverOfTheseTestsReadsLikeABrowser(t *testing.T) {
 func redirectRig(tb testing.TB) *rig {
 	return newRig(tb, func(o *proxy.Options) {
 		o.Routes = append([]proxy.Route{{Host: "wiki.app.test", Path: "/", Policy: &policy.Policy{SignedIn: true}}}, o.Routes...)
-		o.CookieDomain = "app.test"
 	})
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -103,10 +104,16 @@ func (p *Proxy) audience(ofRoute string, u *upstream) string {
 	return ""
 }
 
+// serves says whether the route is one for the method. HEAD is a GET whose body nobody sees (RFC 9110 §9.3.2), and apps answer
+// it as one: what decides about GET decides about HEAD.
+func (rt *route) serves(method string) bool {
+	return len(rt.methods) == 0 || slices.Contains(rt.methods, method) || method == http.MethodHead && slices.Contains(rt.methods, http.MethodGet)
+}
+
 // find returns the first route of the host that matches. The last one always does.
 func (h *host) find(path, method string) *route {
 	for _, rt := range h.routes {
-		if (path == rt.path || !rt.exact && below(path, rt.path)) && (len(rt.methods) == 0 || slices.Contains(rt.methods, method)) {
+		if (path == rt.path || !rt.exact && below(path, rt.path)) && rt.serves(method) {
 			return rt
 		}
 	}

@@ -141,7 +141,7 @@ func (s *streams) run(ctx context.Context) {
 func (s *streams) check(ctx context.Context) {
 	for _, st := range s.list(func(st *stream) bool { return st.alive != nil }) {
 		if errors.Is(st.alive(ctx), session.ErrNone) {
-			st.close(closePolicy)
+			go st.close(closePolicy) // a client that does not read takes a second
 		}
 	}
 }
@@ -168,11 +168,11 @@ func (s *streams) list(want func(*stream) bool) (all []*stream) {
 // CloseStreams ends the WebSockets and event streams, which would not end by themselves, for a shutdown.
 func (p *Proxy) CloseStreams() {
 	for _, st := range p.streams.list(func(st *stream) bool { return st.endless }) {
-		st.close(closeGoingAway)
+		go st.close(closeGoingAway)
 	}
 }
 
-// close ends the stream towards both sides. A WebSocket client is told why, if that is possible between two frames.
+// close takes a second at most, when the client does not read; nobody waits for it. It ends the stream towards both sides. A WebSocket client is told why, if that is possible between two frames.
 func (st *stream) close(code uint16) {
 	st.closed.Store(true)
 	st.owner.remove(st)

@@ -249,6 +249,15 @@ func below(path, root string) bool {
 	return strings.HasPrefix(path, root) && (len(path) == len(root) || path[len(root)] == '/')
 }
 
+// checkMethod refuses a method with lower-case letters. Methods know case (RFC 9110 §9.1), but some frameworks do not, and would
+// take "post" for the POST that a route is about.
+func checkMethod(method string) error {
+	if strings.ToUpper(method) != method {
+		return ambiguous("the method has lower-case letters")
+	}
+	return nil
+}
+
 // readTarget gives the request its one reading, or says why there is none.
 func (p *Proxy) readTarget(r *http.Request, host string) (target, error) {
 	rawPath, query, bare, err := splitTarget(r.RequestURI)

@@ -409,7 +409,6 @@ func TestHostsAreThoseOfTheConfigurationOrRefused(t *testing.T) {
 	up := &wire{}
 	r := newRig(t, func(o *proxy.Options) {
 		o.Routes = append([]proxy.Route{{Host: "admin.app.test", Path: "/", Policy: &policy.Policy{Anyone: true}}}, o.Routes...)
-		o.CookieDomain = "app.test"
 	})
 	r.UseTransport(up)
 	for _, row := range []struct{ id, host, route string }{

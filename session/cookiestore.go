@@ -110,7 +110,11 @@ func (c *CookieStore) End(_ context.Context, sel Selector) error {
 
 // Reopen implements [Reopener]: which sessions were ended is remembered on.
 func (c *CookieStore) Reopen(sealer *Sealer, _ [][]byte, cookie Cookie, _, life time.Duration) (Store, error) {
-	return &CookieStore{sealer, cookie, life, c.now, newOpened(c.opened.gen), c.endings}, nil
+	opened := c.opened // what was renewed and has not reached the browser yet is known here only
+	if sealer.id != c.sealer.id || cookie != c.cookie {
+		opened = newOpened(c.opened.gen)
+	}
+	return &CookieStore{sealer, cookie, life, c.now, opened, c.endings}, nil
 }
 
 // Ping implements [Store]; there is nothing to reach.

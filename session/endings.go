@@ -65,7 +65,8 @@ func (e *endings) ended(s *Session) bool {
 	}
 	iss, sub, sid := s.Identity.Issuer, s.Identity.Subject, s.ProviderSID
 	for _, sel := range [...]Selector{{All: true}, {ID: s.ID}, {Issuer: iss, Subject: sub}, {Issuer: iss, ProviderSID: sid}, {Issuer: iss, Subject: sub, ProviderSID: sid}} {
-		if el, ok := e.at[sel]; ok && sel.matches(s) && !s.Created.After(el.Value.(*ending).at) {
+		// An ID is of one session, whatever the clock said when it began.
+		if el, ok := e.at[sel]; ok && sel.matches(s) && (sel.ID != "" || !s.Created.After(el.Value.(*ending).at)) {
 			return true
 		}
 	}

@@ -14,6 +14,7 @@ import (
 // securecookie), and bound to a purpose and a cookie name. It says nothing about age; that belongs inside.
 type Sealer struct {
 	codecs []*securecookie.SecureCookie // the first seals, all open
+	id     [32]byte                     // the same for the same keys in the same order
 }
 
 // NewSealer derives its keys from the session keys, of at least 32 bytes each. The first seals, all open.
@@ -30,6 +31,7 @@ func NewSealer(keys [][]byte) (*Sealer, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.id = sha256.Sum256(append(s.id[:], derived...))
 		// 32 bytes of HMAC-SHA256 and an AES-256 key. Age and length are ours to judge.
 		s.codecs = append(s.codecs, securecookie.New(derived[:32], derived[32:]).MaxAge(0).MaxLength(0).SetSerializer(raw{}))
 	}

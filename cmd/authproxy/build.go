@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ import (
 type assembly struct {
 	cfg      *config.Config
 	provider *oidc.RelyingParty
+
+	providerConf oidc.Config // what provider was made of, without the log and who watches
+
 	store    session.Store
 	sessions *session.Manager
 	proxy    *proxy.Proxy
@@ -54,14 +58,24 @@ func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, err
 
 // buildObserved is build with somebody watching. With a former assembly, the new one goes on with what that one knows.
 func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers, former *assembly) (*assembly, error) {
-	provider, err := oidc.New(oidc.Config{
+	conf := oidc.Config{
 		Issuer: cfg.Provider.Issuer, Auth0: isAuth0(cfg), ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
 		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
 		Scopes: cfg.Provider.Scopes, Audience: cfg.Provider.Audience, Params: cfg.Provider.Params, Organization: cfg.Provider.Organization,
 		IDTokenAlg: cfg.Provider.IDTokenAlg, Leeway: cfg.Provider.Leeway, Claims: oidc.ClaimNames(cfg.Provider.Claims), KeepClaims: cfg.Identity.Claims,
-		Logout: cfg.Provider.Logout, Federated: cfg.Provider.Federated, Userinfo: cfg.Provider.Userinfo, CAs: cfg.Provider.CAs, Log: log,
-		Observe: watch.provider,
-	})
+		Logout: cfg.Provider.Logout, Federated: cfg.Provider.Federated, Userinfo: cfg.Provider.Userinfo, CAs: cfg.Provider.CAs,
+	}
+	var (
+		provider *oidc.RelyingParty
+		err      error
+	)
+	if former != nil && reflect.DeepEqual(conf, former.providerConf) { // with what it knows of the provider, which may be down just now
+		provider = former.provider
+	} else {
+		observed := conf
+		observed.Log, observed.Observe = log, watch.provider
+		provider, err = oidc.New(observed)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +124,7 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 	opts := proxy.Options{
 		PublicURL: cfg.PublicURL, Prefix: cfg.Prefix, Provider: provider, Sessions: sessions, Sealer: sealer, Signer: signer,
 		Default: upstream(cfg.Upstream), SignInPage: cfg.SignInPage, Connections: cfg.Provider.Connections, StoreTokens: cfg.Session.Refresh,
-		CookieDomain: cfg.Session.Cookie.Domain, TrustedProxies: cfg.TrustedProxies, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: log,
+		TrustedProxies: cfg.TrustedProxies, LoginsPerMinute: cfg.Limits.LoginPerMinute, Log: log,
 		Bearer: bearer, Observe: watch.request, ObserveRenewal: watch.renewal,
 		Identity: proxy.Identity{
 			Claims: cfg.Identity.Claims, OnlyGroups: cfg.Identity.OnlyGroups, StripForeign: cfg.Identity.StripForeign,
@@ -139,7 +153,7 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 		}
 		return nil, err
 	}
-	return &assembly{cfg, provider, store, sessions, p}, nil
+	return &assembly{cfg, provider, conf, store, sessions, p}, nil
 }
 
 // isAuth0 says whether the provider is Auth0, also where it was given as an issuer: a tenant's own host name tells.
