@@ -707,7 +707,6 @@ func TestAliasesCannotMakeASmallFileLarge(t *testing.T) {
 }
 
 func TestRoutesThatCanNeverMatchAreMistakes(t *testing.T) {
-	const anyone = ", allow: anyone}\n"
 	for _, row := range []struct{ name, routes, key, says string }{
 		{"below another", "{path: /a, allow: anyone}\n{path: /a/b, allow: signed_in}", "routes[1]", "routes[0] (line 5) matches"},
 		{"far below another", "{path: /a, allow: anyone}\n{path: /x, allow: anyone}\n{path: /a/b/c/d, allow: signed_in}", "routes[2]", "above routes[0]"},
