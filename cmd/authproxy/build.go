@@ -263,7 +263,7 @@ func redisOptions(cfg *config.Config, log *slog.Logger) (session.RedisOptions, e
 	r := cfg.Session.Redis
 	opts := session.RedisOptions{URL: r.URL, Prefix: r.Prefix, MaxStaleness: r.MaxStaleness, Log: log}
 	if err := opts.Check(); err != nil {
-		return opts, config.Mistakes{{File: cfg.File, Line: 1, Key: "session.redis.url", Problem: err.Error(),
+		return opts, config.Mistakes{{File: cfg.File, Line: cfg.Line("session.redis.url"), Key: "session.redis.url", Problem: err.Error(),
 			Hint: "write redis://HOST:6379/0, with rediss:// for TLS, several hosts separated by commas for a cluster, ?master_set=NAME for Sentinel"}}
 	}
 	return opts, nil

@@ -63,7 +63,7 @@ func serveCommand(e *environment, args []string) int {
 func (a *assembly) warnings() []config.Mistake {
 	all := a.cfg.Warnings
 	add := func(key, problem, hint string) {
-		all = append(all, config.Mistake{File: a.cfg.File, Line: 1, Key: key, Problem: problem, Hint: hint})
+		all = append(all, config.Mistake{File: a.cfg.File, Line: a.cfg.Line(key), Key: key, Problem: problem, Hint: hint})
 	}
 	if a.cfg.Session.Store == "cookie" {
 		add("session.store", "with the cookie store, which sessions were ended early is remembered in memory only: a restart forgets it, and other replicas do not know",
