@@ -321,9 +321,8 @@ func (tb *tab) open(url string) {
 	tb.do("opening "+url, chromedp.Navigate(url))
 }
 
-// back and forward press the buttons of the browser.
-func (tb *tab) back()    { tb.t.Helper(); tb.travel(-1) }
-func (tb *tab) forward() { tb.t.Helper(); tb.travel(+1) }
+// back presses the button of the browser.
+func (tb *tab) back() { tb.t.Helper(); tb.travel(-1) }
 
 // travel does not wait: a page out of the browser's cache is never loaded.
 func (tb *tab) travel(steps int64) {
