@@ -13,6 +13,7 @@ import (
 	"authproxy/devprovider"
 	"authproxy/oidc"
 	"authproxy/proxy"
+	"authproxy/session"
 )
 
 // stores are the setups of the stores that are there.
@@ -310,6 +311,29 @@ func TestALogoutTokenIsTakenWithoutRegardToOriginAndCookies(t *testing.T) {
 	other := w.newBrowser(t)
 	other.send("POST", "/auth/backchannel-logout", url.Values{"logout_token": {w.provider.LogoutToken(clientID, "ada", "", nil)}}.Encode(),
 		"Content-Type", "application/x-www-form-urlencoded", "Origin", "https://login.example", "Sec-Fetch-Site", "cross-site", "Cookie", w.cookie+"=a; "+w.cookie+"=b").wants(t, 200)
+	if alive(t, b) {
+		t.Error("the session lives on")
+	}
+}
+
+// What failed here was not used up: the provider sends it again, and then it counts.
+func TestALogoutTokenThatAStoreFailureKeptUsFromObeyingIsObeyedLater(t *testing.T) {
+	w := newWorld(t, setup{file: true})
+	b := w.signedIn(t, "ada")
+	token := w.provider.LogoutToken(clientID, "ada", "", nil)
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	notify(t, w, token).wantsJSON(t, 503, "session_store_unavailable")
+	store := must(session.OpenFileStore(w.file, w.opts.Sealer, [][]byte{[]byte(sessionKey)}, w.sessions.Cookie(), w.sessions.Idle, w.clock.Now))
+	sessions := session.NewManager(store, w.sessions.Cookie(), w.sessions.Idle, w.sessions.Life)
+	sessions.Now = w.clock.Now
+	t.Cleanup(func() { sessions.Close() })
+	w.reload(func(o *proxy.Options) { o.Sessions = sessions })
+	if !alive(t, b) {
+		t.Fatal("the session has ended already")
+	}
+	notify(t, w, token).wants(t, 200)
 	if alive(t, b) {
 		t.Error("the session lives on")
 	}

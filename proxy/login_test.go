@@ -228,6 +228,33 @@ func TestALoginCookieOfAnotherLoginIsNotBelieved(t *testing.T) {
 	}
 }
 
+// The cookie is named by the beginning of the state; all of it must agree.
+func TestAStateThatBeginsLikeAnotherIsNotThatOne(t *testing.T) {
+	w := newWorld(t, setup{})
+	for name, change := range map[string]func(string) string{
+		"another ending": func(s string) string {
+			return s[:40] + strings.Map(func(r rune) rune { return r ^ 1 }, s[40:44]) + s[44:]
+		},
+		"another try":     func(s string) string { return "b" + s[1:] },
+		"no way back":     func(s string) string { return s[:44] },
+		"more at the end": func(s string) string { return s + "x" },
+	} {
+		b := w.newBrowser(t)
+		u := must(url.Parse(b.login("/x")))
+		q := u.Query()
+		q.Set("state", change(q.Get("state")))
+		u.RawQuery = q.Encode()
+		want := 302 // it begins again
+		if name == "another try" {
+			want = 400 // a second one does not
+		}
+		b.back(u.String()).wants(t, want)
+		if b.session() != "" || w.provider.Count("token") != 0 {
+			t.Errorf("%s: session %q, %d codes redeemed", name, b.session(), w.provider.Count("token"))
+		}
+	}
+}
+
 func TestALoginThatTookLongerThanAnHourBeginsAgainByItself(t *testing.T) {
 	w := newWorld(t, setup{})
 	for _, c := range []struct {
