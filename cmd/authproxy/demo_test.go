@@ -34,6 +34,12 @@ func (s *screen) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 // The first README command, as a new user goes through it: open the URL, sign in as ada, see the app, sign out.
 func TestTheDemoSignsInAndOut(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -51,7 +57,7 @@ func TestTheDemoSignsInAndOut(t *testing.T) {
 	select {
 	case <-out.seen:
 	case status := <-ended:
-		t.Fatalf("the demo ended with status %d:\n%s", status, out.text.String())
+		t.Fatalf("the demo ended with status %d:\n%s", status, out.String())
 	}
 	find := func(pattern, in string) string {
 		t.Helper()
@@ -61,8 +67,8 @@ func TestTheDemoSignsInAndOut(t *testing.T) {
 		}
 		return m[1]
 	}
-	password := find(`user ada +password (\S+)`, out.text.String())
-	home := find(`(http://localhost:\d+)`, out.text.String())
+	password := find(`user ada +password (\S+)`, out.String())
+	home := find(`(http://localhost:\d+)`, out.String())
 
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -91,7 +97,7 @@ func TestTheDemoSignsInAndOut(t *testing.T) {
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
 		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s %s: %d, %v:\n%s\n%s", method, to, resp.StatusCode, err, body, out.text.String())
+			t.Fatalf("%s %s: %d, %v:\n%s\n%s", method, to, resp.StatusCode, err, body, out.String())
 		}
 		return string(body), resp.Request.URL
 	}
@@ -110,6 +116,6 @@ func TestTheDemoSignsInAndOut(t *testing.T) {
 	}
 	stop <- os.Interrupt
 	if status := <-ended; status != exitOK {
-		t.Errorf("after Ctrl-C the status is %d:\n%s", status, out.text.String())
+		t.Errorf("after Ctrl-C the status is %d:\n%s", status, out.String())
 	}
 }

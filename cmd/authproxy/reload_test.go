@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,8 +12,8 @@ import (
 	"authproxy/config"
 )
 
-// reloading is a server without listeners whose configuration file can be written anew. What it logs is in the buffer.
-func reloading(t *testing.T) (s *server, write func(more string), log *bytes.Buffer) {
+// reloading is a server without listeners whose configuration file can be written anew. What it logs is on the screen.
+func reloading(t *testing.T) (s *server, write func(more string), log *screen) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yaml")
@@ -31,7 +30,7 @@ func reloading(t *testing.T) (s *server, write func(more string), log *bytes.Buf
 	if err != nil {
 		t.Fatal(err)
 	}
-	log = new(bytes.Buffer)
+	log = &screen{until: "never", seen: make(chan struct{})}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	a, err := build(cfg, logger, openConfiguredStore)
 	if err != nil {
