@@ -79,6 +79,11 @@ func demoURL(address string) (string, error) {
 }
 
 func demo(e *environment, address, publicURL string) error {
+	taken, err := net.Listen("tcp", address) // until the provider and the app have found ports of their own
+	if err != nil {
+		return fmt.Errorf("-listen: %w", err)
+	}
+	defer taken.Close()
 	secret := rand.Text()
 	users := slices.DeleteFunc(devprovider.DemoUsers(), func(u devprovider.User) bool {
 		return u.Username == "big" || u.Username == "case" // they are there to make logins fail
@@ -122,6 +127,7 @@ func demo(e *environment, address, publicURL string) error {
 		return err
 	}
 	go app.Serve(appListener)
+	taken.Close()
 	return serve(e, &server{log: logger}, proxied, func() { greet(e.stdout, publicURL, provider.Issuer(), users) })
 }
 
