@@ -33,7 +33,11 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		delete(x.r.Header, "Upgrade") // httputil.ReverseProxy would pass it on
 	}
 	if x.r.ContentLength != 0 {
-		x.r.Body = &patientBody{x.r.Body, http.NewResponseController(x.w)}
+		control := http.NewResponseController(x.w)
+		// Otherwise net/http reads the body itself, and closes it, when the answer begins: under the transport, which then breaks
+		// off the answer of an upstream that did not wait for the whole body. HTTP/2 is so anyway.
+		control.EnableFullDuplex()
+		x.r.Body = &patientBody{ReadCloser: x.r.Body, control: control}
 	}
 	var (
 		failed error
@@ -86,12 +90,17 @@ const bodyIdle = time.Minute
 type patientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	over    bool // the end was seen; the server may have closed the body since
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
+	if b.over { // http.Transport looks again whether there is more than Content-Length says
+		return 0, io.EOF
+	}
 	b.control.SetReadDeadline(time.Now().Add(bodyIdle)) // where it cannot be set, there is no connection to wait for
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
+		b.over = err == io.EOF
 		b.control.SetReadDeadline(time.Time{}) // the connection goes on: with the answer, and with other requests
 	}
 	return n, err

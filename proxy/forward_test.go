@@ -328,6 +328,39 @@ func TestLargeBodiesArriveWhole(t *testing.T) {
 	}
 }
 
+// An upstream may answer, and stream, before it has the whole request: uploads with progress do, and so does gRPC-Web.
+func TestAnswersMayBeginBeforeTheRequestHasEnded(t *testing.T) {
+	w := newWorld(t, open(nil))
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(rw)
+		control.EnableFullDuplex()
+		control.Flush()
+		lines := bufio.NewScanner(r.Body)
+		for lines.Scan() {
+			fmt.Fprintf(rw, "%s\n", strings.ToUpper(lines.Text()))
+			control.Flush()
+		}
+	})
+	c := w.dial(t)
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	body := "one\ntwo\nthree\n"
+	fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: %d\r\n\r\n", len(body))
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatalf("no answer while the request goes on: %v", err)
+	}
+	answer := bufio.NewReader(res.Body)
+	for line := range strings.Lines(body) {
+		io.WriteString(c, line)
+		if got, err := answer.ReadString('\n'); got != strings.ToUpper(line) || err != nil {
+			t.Fatalf("the answer to %q is %q, %v", line, got, err)
+		}
+	}
+	if rest, err := io.ReadAll(answer); len(rest) > 0 || err != nil {
+		t.Errorf("the answer ends with %q, %v", rest, err)
+	}
+}
+
 // zeros is as many zeros as are asked for.
 type zeros struct{}
 
