@@ -50,6 +50,27 @@ func (rp *RelyingParty) provider(ctx context.Context) (*metadata, error) {
 	return d.wait(ctx)
 }
 
+// reachable is provider for somebody who is about to be sent there: it asks whether the provider answers at all, for a second
+// at most. Who goes to one that does not gets an error of the browser's and nowhere, and could not be signed in here anyway.
+// Whatever it answers, it is there. Logins that begin together ask together.
+func (rp *RelyingParty) reachable(ctx context.Context) (*metadata, error) {
+	known := rp.meta.Load()
+	if known == nil {
+		return rp.provider(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	m, err := rp.renew(ctx)
+	var u *Unavailable
+	switch {
+	case err == nil:
+		return m, nil
+	case errors.As(err, &u) && u.unreachable:
+		return nil, err
+	}
+	return known, nil
+}
+
 // renew tries discovery even if there is metadata.
 func (rp *RelyingParty) renew(ctx context.Context) (*metadata, error) {
 	rp.mu.Lock()

@@ -200,36 +200,40 @@ func TestAFailedDiscoveryIsNotRepeatedForEveryRequest(t *testing.T) {
 
 func TestConcurrentStartsShareOneDiscovery(t *testing.T) {
 	p := newProvider(t)
-	release, arrived := make(chan bool), make(chan bool, 100)
-	p.instead["discovery"] = func(w http.ResponseWriter, r *http.Request) {
-		arrived <- true
-		<-release
-		reply(w, object{"issuer": p.issuer, "authorization_endpoint": p.issuer + "a", "token_endpoint": p.issuer + "t", "jwks_uri": p.issuer + "k"})
-	}
-	rp := p.party()
-	var wg sync.WaitGroup
-	begin := func() {
-		wg.Go(func() {
-			if _, _, err := rp.Start(context.Background(), oidc.AuthRequest{}); err != nil {
-				t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan bool)
+		var asked atomic.Int32
+		rp := p.party(func(c *oidc.Config) { c.Now = time.Now })
+		rp.SetTransport(direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			<-release
+			p.ServeHTTP(w, r)
+		})})
+		// The second round is of those that know the provider already, and ask whether it is still there.
+		for round := range 2 {
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					if _, _, err := rp.Start(t.Context(), oidc.AuthRequest{}); err != nil {
+						t.Error(err)
+					}
+				})
 			}
-		})
-	}
-	begin()
-	<-arrived
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, _, err := rp.Start(ctx, oidc.AuthRequest{}); !errors.Is(err, context.Canceled) {
-		t.Errorf("a waiter whose context ended got %v", err)
-	}
-	for range 20 {
-		begin()
-	}
-	close(release)
-	wg.Wait()
-	if n := p.count("discovery"); n != 1 {
-		t.Errorf("%d requests, want 1", n)
-	}
+			synctest.Wait()
+			if round == 0 {
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				if _, _, err := rp.Start(ctx, oidc.AuthRequest{}); !errors.Is(err, context.Canceled) {
+					t.Errorf("a waiter whose context ended got %v", err)
+				}
+			}
+			release <- true
+			wg.Wait()
+			if n := asked.Load(); n != int32(round+1) {
+				t.Errorf("%d requests after round %d, want one for each", n, round+1)
+			}
+		}
+	})
 }
 
 // direct answers requests without a network, so that time can be that of a synctest bubble.
@@ -296,7 +300,10 @@ func TestRunTriesDiscoveryUntilItSucceedsAndRenewsIt(t *testing.T) {
 
 		p.discovery = set("issuer", "https://evil.example/") // a provider that went bad leaves the last good document in use
 		pass(15 * time.Minute)
-		if _, login, err := rp.Start(ctx, oidc.AuthRequest{}); err != nil || login.Issuer != p.issuer {
+		mu.Unlock()
+		_, login, err := rp.Start(ctx, oidc.AuthRequest{})
+		mu.Lock()
+		if err != nil || login.Issuer != p.issuer {
 			t.Errorf("Start after a bad renewal = %+v, %v", login, err)
 		}
 		if !strings.Contains(log.String(), "evil.example") {
@@ -323,6 +330,66 @@ func TestStartWaitsAtMostTwoSecondsForDiscovery(t *testing.T) {
 		wantReason(t, "Start", err, "unavailable discovery")
 		if took := time.Since(began); took != 2*time.Second {
 			t.Errorf("Start took %s, want 2s", took)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// Whoever is sent to a provider that is not there gets an error of the browser's, and nowhere.
+func TestNobodyIsSentToAProviderThatDoesNotAnswer(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string // of wantReason; "" is no error
+	}{
+		{"the connection is cut", cut, "unavailable discovery"},
+		{"it answers 500", fail(500, nil), ""},
+		{"it answers 429", fail(429, nil), ""},
+		{"it answers with another issuer", raw(`{"issuer":"https://evil.example/"}`), ""},
+		{"it answers with a page", raw("<html>maintenance</html>"), ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newProvider(t)
+			rp := p.party()
+			if _, _, err := rp.Start(t.Context(), oidc.AuthRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			p.set("discovery", row.answer)
+			_, login, err := rp.Start(t.Context(), oidc.AuthRequest{})
+			if row.want != "" {
+				wantReason(t, "Start", err, row.want)
+			} else if err != nil || login.Issuer != p.issuer {
+				t.Errorf("Start = %+v, %v, want a login at %s", login, err, p.issuer)
+			}
+			p.set("discovery", nil)
+			if _, _, err := rp.Start(t.Context(), oidc.AuthRequest{}); err != nil {
+				t.Errorf("Start when it answers again = %v", err)
+			}
+		})
+	}
+}
+
+func TestAProviderThatIsSlowAtTheMomentHoldsNoLoginUp(t *testing.T) {
+	p := newProvider(t)
+	synctest.Test(t, func(t *testing.T) {
+		slow := false
+		rp := p.party(func(c *oidc.Config) { c.Now = time.Now })
+		rp.SetTransport(direct{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if slow {
+				<-r.Context().Done()
+			}
+			p.ServeHTTP(w, r)
+		})})
+		if _, _, err := rp.Start(t.Context(), oidc.AuthRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		slow = true
+		began := time.Now()
+		if _, _, err := rp.Start(t.Context(), oidc.AuthRequest{}); err != nil {
+			t.Errorf("Start = %v", err)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("Start took %s, want 1s", took)
 		}
 		time.Sleep(time.Minute)
 	})

@@ -17,6 +17,8 @@ type Unavailable struct {
 	Op         string // discovery, keys, token, refresh, userinfo or revocation
 	Err        error
 	RetryAfter time.Duration // from 1 s to 5 min; 5 s when the provider did not say
+
+	unreachable bool // there was no answer at all
 }
 
 func (e *Unavailable) Error() string { return e.Op + ": the provider is unavailable: " + e.Err.Error() }

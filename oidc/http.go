@@ -77,7 +77,9 @@ func (rp *RelyingParty) roundTrip(ctx context.Context, op string, client *http.C
 		if errors.As(err, &u) {
 			err = u.Err // without the URL, which after a redirect is not ours
 		}
-		return nil, unavailable(op, err)
+		e := unavailable(op, err)
+		e.unreachable = ctx.Err() == nil
+		return nil, e
 	}
 	defer resp.Body.Close()
 	if s := resp.StatusCode; s >= 500 || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout {

@@ -35,11 +35,12 @@ type AuthRequest struct {
 }
 
 // Start begins a login: it makes the nonce and the code verifier, and the URL to send the browser to. The error is
-// *Unavailable or *Misconfigured while discovery has not succeeded; Start then tries it once, for at most 2 s.
+// *Unavailable while the provider does not answer at all, and *Unavailable or *Misconfigured while discovery has not succeeded;
+// Start asks it, for at most 2 s.
 //
 // An organization of the request is asked for in place of the configured one, but Finish insists on the configured one too.
 func (rp *RelyingParty) Start(ctx context.Context, req AuthRequest) (authorizeURL string, login Login, err error) {
-	m, err := rp.provider(ctx)
+	m, err := rp.reachable(ctx)
 	if err != nil {
 		return "", Login{}, err
 	}

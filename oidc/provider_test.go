@@ -92,6 +92,13 @@ func (p *provider) count(endpoint string) int {
 	return p.counts[endpoint]
 }
 
+// set makes h answer for an endpoint, or with nil the provider itself.
+func (p *provider) set(endpoint string, h http.HandlerFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.instead[endpoint] = h
+}
+
 func (p *provider) form(endpoint string) url.Values {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,9 +113,10 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.counts[endpoint]++
 	p.forms[endpoint] = r.PostForm
 	p.heads[endpoint] = r.Header.Clone()
+	instead := p.instead[endpoint]
 	p.mu.Unlock()
-	if h := p.instead[endpoint]; h != nil {
-		h(w, r)
+	if instead != nil {
+		instead(w, r)
 		return
 	}
 	w.Header().Set("Date", p.now().Format(http.TimeFormat))
