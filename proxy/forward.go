@@ -32,12 +32,13 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 	if !websocket {
 		delete(x.r.Header, "Upgrade") // httputil.ReverseProxy would pass it on
 	}
-	if x.r.ContentLength != 0 {
-		control := http.NewResponseController(x.w)
-		// Otherwise net/http reads the body itself, and closes it, when the answer begins: under the transport, which then breaks
-		// off the answer of an upstream that did not wait for the whole body. HTTP/2 is so anyway.
-		control.EnableFullDuplex()
-		x.r.Body = &patientBody{ReadCloser: x.r.Body, control: control}
+	r := x.r
+	var body *upload
+	if r.ContentLength != 0 {
+		body = &upload{body: r.Body, control: http.NewResponseController(x.w)}
+		r = new(*r) // net/http wants to find its own body in its own request
+		r.Body = body
+		defer body.leave(x)
 	}
 	var (
 		failed error
@@ -59,13 +60,15 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 			answer = res
 			p.answer(x, who, res.Header)
 			p.hygiene.trailers(res.Trailer) // those that are announced
+			body.answering(r, res.Header)
 			p.streams.watch(x, who, res)
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			x.upstream = time.Since(sent)
+			body.answering(r, x.w.Header())
 			if failed == nil {
-				failed = p.upstreamFailure(x, rt, err)
+				failed = p.upstreamFailure(x, body, err)
 			}
 		},
 	}
@@ -73,7 +76,7 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		rp.Transport = rt.upstream.upgrades
 	}
 	rp.Transport = refuseUnsigned{rp.Transport, &failed}
-	rp.ServeHTTP(x.w, x.r)
+	rp.ServeHTTP(x.w, r)
 	if answer != nil && len(answer.Trailer) > 0 { // all are known at the end of the body, and sent after this
 		p.hygiene.trailers(x.w.Header())
 	}
@@ -81,30 +84,6 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 }
 
 var silent = log.New(io.Discard, "", 0)
-
-// bodyIdle is how long a client may pause within a body that is forwarded. Who sends nothing at all would hold one of the
-// upstream's workers for ever.
-const bodyIdle = time.Minute
-
-// A patientBody gives each read of a body bodyIdle.
-type patientBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-	over    bool // the end was seen; the server may have closed the body since
-}
-
-func (b *patientBody) Read(p []byte) (int, error) {
-	if b.over { // http.Transport looks again whether there is more than Content-Length says
-		return 0, io.EOF
-	}
-	b.control.SetReadDeadline(time.Now().Add(bodyIdle)) // where it cannot be set, there is no connection to wait for
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.over = err == io.EOF
-		b.control.SetReadDeadline(time.Time{}) // the connection goes on: with the answer, and with other requests
-	}
-	return n, err
-}
 
 // refuseUnsigned sends nothing when preparing the request has failed.
 type refuseUnsigned struct {
@@ -226,9 +205,12 @@ func (p *Proxy) upgrade(x *exchange, who visitor) (websocket bool, err error) {
 }
 
 // upstreamFailure is the answer when the upstream gave none.
-func (p *Proxy) upstreamFailure(x *exchange, rt *route, err error) error {
+func (p *Proxy) upstreamFailure(x *exchange, body *upload, err error) error {
 	if x.r.Context().Err() != nil {
 		return errClientGone
+	}
+	if body != nil && body.broken.Load() {
+		return p.badRequest(errors.New("the body of the request ended early, paused for too long, or is malformed"))
 	}
 	f := &failure{page: pages.BadGateway(""), code: "bad_gateway", reason: "the upstream did not answer", cause: err}
 	var timeout net.Error

@@ -361,6 +361,37 @@ func TestAnswersMayBeginBeforeTheRequestHasEnded(t *testing.T) {
 	}
 }
 
+// The client may be in no hurry to send what nobody wants.
+func TestAnUpstreamMayRefuseABodyWithoutReadingIt(t *testing.T) {
+	w := newWorld(t, open(nil))
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) { http.Error(rw, "too large", http.StatusRequestEntityTooLarge) })
+	c := w.dial(t)
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: %d\r\n\r\nbegin", 1<<20)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusRequestEntityTooLarge || string(body) != "too large\n" || err != nil || !res.Close {
+		t.Errorf("answered %s, %q, %v, Connection: close is %v", res.Status, body, err, res.Close)
+	}
+}
+
+func TestABodyThatCannotBeReadIsTheClientsFault(t *testing.T) {
+	w := newWorld(t, open(nil))
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	c := w.dial(t)
+	io.WriteString(c, "POST /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusBadRequest || !res.Close {
+		t.Errorf("answered %s, Connection: close is %v", res.Status, res.Close)
+	}
+}
+
 // zeros is as many zeros as are asked for.
 type zeros struct{}
 
