@@ -57,6 +57,9 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		},
 		ModifyResponse: func(res *http.Response) error {
 			x.upstream = time.Since(sent)
+			if res.StatusCode == http.StatusSwitchingProtocols && !websocket {
+				return errors.New("the upstream switches protocols unasked")
+			}
 			answer = res
 			p.answer(x, who, res.Header)
 			p.hygiene.trailers(res.Trailer) // those that are announced
@@ -195,13 +198,25 @@ func (p *Proxy) upgrade(x *exchange, who visitor) (websocket bool, err error) {
 	if r.ContentLength != 0 {
 		return false, p.badRequest(errors.New("a WebSocket handshake with a body"))
 	}
-	switch origins := r.Header["Origin"]; {
-	case len(origins) == 1 && (origins[0] == p.origin || origins[0] == p.hosts[x.target.host].origin):
-	case len(origins) == 0 && who.session == nil: // no browser, and no cookie that a browser could have lent
-	default:
-		return false, &failure{page: pages.CrossSite(p.home()), code: "wrong_origin", reason: "a WebSocket of another origin"}
+	if !p.mayConnect(r.Header, p.hosts[x.target.host], who) {
+		return false, p.wrongOrigin()
 	}
 	return true, nil
+}
+
+// mayConnect says whether a WebSocket handshake comes from a page of the same host or of public_url, or from no page at all.
+func (p *Proxy) mayConnect(header http.Header, h *host, who visitor) bool {
+	switch origins := header["Origin"]; len(origins) {
+	case 0:
+		return who.session == nil // no browser, and no cookie that a browser could have lent
+	case 1:
+		return origins[0] == p.origin || origins[0] == h.origin
+	}
+	return false
+}
+
+func (p *Proxy) wrongOrigin() error {
+	return &failure{page: pages.CrossSite(p.home()), code: "wrong_origin", reason: "a WebSocket of another origin"}
 }
 
 // upstreamFailure is the answer when the upstream gave none.
