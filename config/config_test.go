@@ -469,6 +469,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"a short app_token key", "app_token: {key: canary}", "app_token.key", "32"},
 		{"forward_auth.trust that is no CIDR", "forward_auth: {trust: [everyone]}", "forward_auth.trust[0]", "unix"},
 		{"a short shared_secret", "forward_auth: {shared_secret: canary}", "forward_auth.shared_secret", "16"},
+		{"a strict cookie with forward_auth", "session:\n  cookie: {same_site: strict}\nforward_auth: {}", "session.cookie.same_site", "lax"},
 		{"a domain that the cookie does not reach", "forward_auth: {domains: [b.example.com]}", "session.cookie.domain", "forward_auth.domains[0]"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -827,7 +828,6 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"routes:\n  - {path: /a, allow: anyone, upstream: {url: \"https://x\", insecure_skip_verify: true}}", "routes[0].upstream.insecure_skip_verify"},
 		{"identity:\n  assertion: {ttl: 6m}", "identity.assertion.ttl"},
 		{"provider:\n  issuer: https://acme.auth0.com", "provider.issuer"},
-		{"forward_auth: {}", "forward_auth"},
 		{"forward_auth: {trust: [0.0.0.0/0]}", "forward_auth.trust"},
 		{"listen: unix:/run/s\nforward_auth: {}", "forward_auth"},
 	} {
@@ -842,6 +842,30 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		if c := parse(t, quiet); len(c.Warnings) != 0 {
 			t.Errorf("%q: warnings %v, want none", quiet, c.Warnings)
 		}
+	}
+}
+
+func TestForwardAuthThatOthersReachNeedsToKnowWhoMayAsk(t *testing.T) {
+	for yaml, key := range map[string]string{
+		"forward_auth: {}": "forward_auth",
+		"listen: 0.0.0.0:1\nforward_auth: {domains: [app.example.com]}":                    "forward_auth",
+		"listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \":9191\"}":                      "forward_auth.grpc_listen",
+		"listen: 127.0.0.1:1\nforward_auth: {}":                                            "",
+		"listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \"127.0.0.1:2\"}":                "",
+		"forward_auth: {shared_secret: 0123456789abcdef}":                                  "",
+		"forward_auth: {trust: [10.0.0.0/8], grpc_listen: \":9191\"}":                      "",
+		"listen: unix:/run/s\nforward_auth: {trust: [unix]}":                               "",
+		"listen: unix:/run/s\nforward_auth: {trust: [unix], grpc_listen: \"unix:/run/g\"}": "",
+	} {
+		c := parse(t, yaml)
+		var got string
+		for _, m := range c.Refusals {
+			got += m.Key
+		}
+		if got != key {
+			t.Errorf("%q: refused because of %q, want %q", yaml, got, key)
+		}
+		checkForm(t, "config.yaml", c.Refusals)
 	}
 }
 

@@ -65,7 +65,7 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 		return nil, l.mistakes
 	}
 	l.warnings.sort()
-	c.Warnings = l.warnings
+	c.Warnings, c.Refusals = l.warnings, l.refusals
 	c.lines = l.lines
 	c.Files = append([]string{c.File}, l.files...)
 	return c, nil

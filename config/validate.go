@@ -252,13 +252,20 @@ func (l *loader) forwardAuth(c *Config) {
 			l.warn("forward_auth.trust", fmt.Sprintf("%s lets everybody ask for decisions", p), "write the networks of your front proxies")
 		}
 	}
+	if c.Session.Cookie.SameSite == "strict" && l.sound("session.cookie.same_site") {
+		l.mistake("session.cookie.same_site", "strict does not go with forward_auth: browsers hold the cookie back when the provider sends them on, and a front proxy cannot ask them again", "write lax")
+	}
 	if !l.sound("listen", "forward_auth") || len(f.Trust) > 0 || f.SharedSecret != "" {
 		return
 	}
-	if c.Listen.Network == "unix" && !f.TrustUnix {
+	who := "name the networks of your front proxies in trust, or set shared_secret; or listen on 127.0.0.1"
+	switch {
+	case reachable(f.GRPCListen):
+		l.refuse("forward_auth.grpc_listen", "is reachable from other machines, and only this one may ask", who)
+	case reachable(c.Listen):
+		l.refuse("forward_auth", "only front proxies on this machine may ask, although listen is reachable from others", who)
+	case c.Listen.Network == "unix" && !f.TrustUnix:
 		l.warn("forward_auth", "nobody may ask: listen is a Unix socket, which is not trusted by itself", "write trust: [unix], or set shared_secret")
-	} else if reachable(c.Listen) {
-		l.warn("forward_auth", "only front proxies on this machine may ask, although listen is reachable from others", "name their networks in trust, or set shared_secret; or listen on 127.0.0.1")
 	}
 }
 

@@ -89,7 +89,7 @@ func (p *Proxy) authenticate(x *exchange) (visitor, error) {
 		x.twice = true
 		return anonymous, nil
 	}
-	s, cookie, err := p.opts.Sessions.Find(x.r.Context(), values[0], true)
+	s, cookie, err := p.opts.Sessions.Find(x.r.Context(), values[0], x.asked == nil) // no front proxy is sure to pass a cookie on
 	switch {
 	case errors.Is(err, session.ErrNone):
 		return anonymous, nil

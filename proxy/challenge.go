@@ -28,6 +28,9 @@ func (p *Proxy) challenge(x *exchange, rt *route, who visitor, d policy.Decision
 	if !person {
 		return p.loginRequired(x, rt, d)
 	}
+	if x.asked != nil {
+		return p.sendToLogin(x, d)
+	}
 	switch {
 	case x.twice: // a login would not help, and lead back here
 		return p.cookieTwice(x)
@@ -40,14 +43,28 @@ func (p *Proxy) challenge(x *exchange, rt *route, who visitor, d policy.Decision
 		return nil
 	}
 	var req oidc.AuthRequest
-	switch d.Remedy {
-	case policy.FreshLogin:
-		req.MaxAge = max(rt.policy.MaxAuthAge, time.Second)
-		req.ACR = rt.policy.ACR
-	case policy.StrongerLogin:
-		req.ACR = rt.policy.ACR
+	if d.Remedy != policy.Login {
+		rt.asksFor(&req)
 	}
 	return p.startLogin(x, req, returnTo)
+}
+
+// asksFor asks the provider for the login that the route wants.
+func (rt *route) asksFor(req *oidc.AuthRequest) {
+	if rt.policy.MaxAuthAge > 0 {
+		req.MaxAge = max(rt.policy.MaxAuthAge, time.Second)
+	}
+	req.ACR = rt.policy.ACR
+}
+
+// sendToLogin is what the client of a front proxy gets: it starts the login with us, because no cookie of this answer may reach
+// it. Which login the page needs is found out again there.
+func (p *Proxy) sendToLogin(x *exchange, d policy.Decision) error {
+	at := "/login?"
+	if p.opts.SignInPage && d.Remedy == policy.Login {
+		at = "/?"
+	}
+	return &redirect{http.StatusFound, p.origin + p.opts.Prefix + at + url.Values{"return_to": {p.returnToHere(x)}}.Encode(), d.Reason}
 }
 
 // loginRequired is the answer to programs (RFC 6750 §3; RFC 9470 §3 where the user is signed in, but not well enough).
@@ -73,8 +90,12 @@ func (p *Proxy) forbidden(x *exchange, who visitor) error {
 	if who.grant != nil {
 		return p.insufficientScope()
 	}
-	another := p.opts.Prefix + "/login?" + url.Values{"prompt": {"login"}, "return_to": {p.returnToHere(x)}}.Encode()
-	return &failure{page: pages.Forbidden(who.DisplayName(), who.Email, another, p.home()), code: "forbidden"}
+	ours := p.opts.Prefix
+	if x.asked != nil { // the page will be shown on the app's host
+		ours = p.origin + ours
+	}
+	another := ours + "/login?" + url.Values{"prompt": {"login"}, "return_to": {p.returnToHere(x)}}.Encode()
+	return &failure{page: pages.Forbidden(who.DisplayName(), who.Email, another, ours+"/"), code: "forbidden"}
 }
 
 // cookieTwice deletes both variants of a session cookie that came twice and stops there: redirecting would loop as long as
@@ -120,7 +141,10 @@ func (p *Proxy) returnToHere(x *exchange) string {
 
 // signInPage is the page that stands before the provider.
 func (p *Proxy) signInPage(returnTo string) pages.SignIn {
-	page := pages.SignIn{Host: p.opts.PublicURL.Host, LoginURL: p.loginURL(returnTo, ""), SignupURL: p.opts.Prefix + "/signup?" + url.Values{"return_to": {returnTo}}.Encode()}
+	page := pages.SignIn{Host: p.opts.PublicURL.Host, LoginURL: p.loginURL(returnTo, ""), SignupURL: p.opts.Prefix + "/signup"}
+	if returnTo != "/" {
+		page.SignupURL += "?" + url.Values{"return_to": {returnTo}}.Encode()
+	}
 	for _, c := range p.opts.Connections {
 		page.Connections = append(page.Connections, pages.Connection{Name: c, URL: p.loginURL(returnTo, c)})
 	}

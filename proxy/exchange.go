@@ -30,6 +30,7 @@ type exchange struct {
 	client netip.Addr // invalid when unknown, as on a unix socket
 	chain  string     // X-Forwarded-For for the upstream
 
+	asked    *dialect // a front proxy asks about r; nil: r came to us
 	target   target
 	route    *route // nil for our own endpoints and refusals
 	who      *identity.Identity

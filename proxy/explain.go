@@ -55,9 +55,16 @@ func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explana
 		}
 		return &Explanation{Route: "authproxy", Path: path, Decision: policy.Decision{Allowed: true, Reason: "an endpoint of authproxy itself"}}, nil
 	}
-	rt, err := p.match(target{host: name, path: path, raw: raw}, method)
+	routes := p.hosts[name].routes
+	if routes == nil {
+		routes = p.hosts[name].asked
+	}
+	rt, err := p.match(routes, target{host: name, path: path, raw: raw}, method)
 	if err != nil {
 		return nil, err
+	}
+	if rt.upstream == nil && p.hosts[name].asked == nil {
+		return nil, p.noUpstream()
 	}
 	return &Explanation{Route: rt.name, Path: path, Steps: rt.policy.Explain(who, p.now()), Decision: rt.policy.Decide(who, p.now())}, nil
 }

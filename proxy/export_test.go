@@ -63,7 +63,7 @@ func (p *Proxy) Read(r *http.Request) (Reading, error) {
 	if _, own := p.ownEndpoint(t.path); own {
 		return rd, nil
 	}
-	rt, err := p.match(t, r.Method)
+	rt, err := p.match(p.hosts[t.host].routes, t, r.Method)
 	if rt != nil {
 		rd.Route = rt.name
 	}
@@ -119,7 +119,7 @@ func (s *Step) Locate() (err error) {
 }
 
 func (s *Step) Match() (err error) {
-	s.rt, err = s.p.match(s.x.target, s.x.r.Method)
+	s.rt, err = s.p.match(s.p.hosts[s.x.target.host].routes, s.x.target, s.x.r.Method)
 	s.x.route = s.rt
 	return err
 }

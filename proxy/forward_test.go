@@ -364,7 +364,9 @@ func TestAnswersMayBeginBeforeTheRequestHasEnded(t *testing.T) {
 // The client may be in no hurry to send what nobody wants.
 func TestAnUpstreamMayRefuseABodyWithoutReadingIt(t *testing.T) {
 	w := newWorld(t, open(nil))
-	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) { http.Error(rw, "too large", http.StatusRequestEntityTooLarge) })
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) {
+		http.Error(rw, "too large", http.StatusRequestEntityTooLarge)
+	})
 	c := w.dial(t)
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: %d\r\n\r\nbegin", 1<<20)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -73,13 +74,10 @@ func (p *Proxy) readChain(x *exchange) {
 	}
 }
 
-func (p *Proxy) trusted(a netip.Addr) bool {
-	for _, prefix := range p.opts.TrustedProxies {
-		if prefix.Contains(a) {
-			return true
-		}
-	}
-	return false
+func (p *Proxy) trusted(a netip.Addr) bool { return contains(p.opts.TrustedProxies, a) }
+
+func contains(networks []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
 }
 
 // single is the value of a header that may come at most once, and with one value.

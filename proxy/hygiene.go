@@ -9,15 +9,51 @@ import (
 // hygiene knows which headers are ours to send. Names are compared folded, because frameworks behind us read X_Forwarded_User
 // or X.Forwarded.User as X-Forwarded-User (contract section 5.1).
 type hygiene struct {
-	names    map[string]bool // folded
-	prefixes [256][]string   // folded, by their first byte
+	reserved headerSet       // what no client may send to an upstream
+	identity headerSet       // of that, what says who the user is
 	response map[string]bool // folded names that a response must not carry
 	cookies  cookieNames
 }
 
+// A headerSet is a set of names and of beginnings of names, folded.
+type headerSet struct {
+	names    map[string]bool
+	prefixes [256][]string // by their first byte
+}
+
+// add adds a name. A trailing * stands for any ending.
+func (s *headerSet) add(patterns ...string) {
+	if s.names == nil {
+		s.names = map[string]bool{}
+	}
+	for _, pattern := range patterns {
+		if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+			folded := fold(prefix)
+			s.prefixes[folded[0]] = append(s.prefixes[folded[0]], folded)
+		} else {
+			s.names[fold(pattern)] = true
+		}
+	}
+}
+
+// has says whether a name is in the set, in whatever spelling.
+func (s *headerSet) has(name string) bool {
+	var buf [64]byte
+	folded := appendFolded(buf[:0], name)
+	if len(folded) == 0 {
+		return true
+	}
+	for _, p := range s.prefixes[folded[0]] {
+		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
+			return true
+		}
+	}
+	return s.names[string(folded)]
+}
+
 // ours are the headers that no client may send to an upstream through us. A trailing * stands for any ending.
 var ours = []string{
-	"X-Authproxy-*", "X-Request-Id",
+	"X-Request-Id",
 	"Forwarded", "X-Forwarded", "X-Forwarded-*", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Client-Ip", "Proxy-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip",
 	"X-Host", "X-Scheme", "X-Url-Scheme", "Front-End-Https", "X-Sendfile-Type", "X-Accel-Mapping", "X-Middleware-Subrequest", // what front servers say to frameworks
 
@@ -37,30 +73,20 @@ var foreign = []string{
 
 // newHygiene returns the rules for a configuration: mapped are the names of identity.headers and of the assertion.
 func newHygiene(mapped []string, signs, stripForeign bool, cookies cookieNames) *hygiene {
-	h := &hygiene{names: map[string]bool{}, response: map[string]bool{}, cookies: cookies}
-	add := func(pattern string) {
-		folded := fold(pattern)
-		if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-			folded = fold(prefix)
-			h.prefixes[folded[0]] = append(h.prefixes[folded[0]], folded)
-			return
+	h := &hygiene{response: map[string]bool{}, cookies: cookies}
+	for _, set := range []*headerSet{&h.reserved, &h.identity} {
+		set.add("X-Authproxy-*")
+		set.add(mapped...)
+		if stripForeign {
+			set.add(foreign...)
 		}
-		h.names[folded] = true
 	}
-	for _, name := range slices.Concat(ours, mapped) {
-		add(name)
+	h.reserved.add(ours...)
+	if signs {
+		h.reserved.add("Signature", "Signature-Input")
 	}
 	for _, name := range mapped {
 		h.response[fold(name)] = true
-	}
-	if signs {
-		add("Signature")
-		add("Signature-Input")
-	}
-	if stripForeign {
-		for _, name := range foreign {
-			add(name)
-		}
 	}
 	return h
 }
@@ -86,25 +112,10 @@ func appendFolded(b []byte, name string) []byte {
 	return b
 }
 
-// reserved says whether only we may send a header of that name to an upstream.
-func (h *hygiene) reserved(name string) bool {
-	var buf [64]byte
-	folded := appendFolded(buf[:0], name)
-	if len(folded) == 0 {
-		return true
-	}
-	for _, p := range h.prefixes[folded[0]] {
-		if len(folded) >= len(p) && string(folded[:len(p)]) == p {
-			return true
-		}
-	}
-	return h.names[string(folded)]
-}
-
 // request removes from headers on their way to an upstream everything that only we may send, and our cookies.
 func (h *hygiene) request(header http.Header) {
 	for name := range header {
-		if h.reserved(name) {
+		if h.reserved.has(name) {
 			delete(header, name)
 		}
 	}

@@ -214,6 +214,9 @@ func (p *Proxy) loginWith(x *exchange, req oidc.AuthRequest) error {
 	if prefetch(x.r.Header) { // nobody may ever come back from that login, and its cookie would push out another's
 		return p.notSignedIn()
 	}
+	if len(cookieValues(x.r.Header, p.cookies.session)) > 1 { // the login would give a third, and lead back to where two are too many
+		return p.cookieTwice(x)
+	}
 	q, err := onceQuery(x.target.query, "return_to", "connection", "login_hint", "screen_hint", "organization", "invitation", "ui_locales", "prompt", "iss", "target_link_uri")
 	if err != nil {
 		return p.badRequest(err)
@@ -238,7 +241,11 @@ func (p *Proxy) loginWith(x *exchange, req oidc.AuthRequest) error {
 	if to == "" {
 		to = q["target_link_uri"]
 	}
-	return p.startLogin(x, req, p.returnTo(to))
+	to = p.returnTo(to)
+	if rt := p.routeTo(to); rt != nil {
+		rt.asksFor(&req)
+	}
+	return p.startLogin(x, req, to)
 }
 
 // maxParameter bounds what we pass on to the provider.

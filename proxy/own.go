@@ -75,9 +75,14 @@ func (p *Proxy) homePage(x *exchange) error {
 		return err
 	}
 	x.who = who.Identity
-	page := pages.Home{Host: p.opts.PublicURL.Host, LoginURL: p.opts.Prefix + "/login", SignupURL: p.opts.Prefix + "/signup", AppURL: "/"}
+	to := "/"
+	if q, err := onceQuery(x.target.query, "return_to"); err == nil {
+		to = p.returnTo(q["return_to"])
+	}
+	signIn := p.signInPage(to)
+	page := pages.Home{Host: p.opts.PublicURL.Host, LoginURL: signIn.LoginURL, SignupURL: signIn.SignupURL, AppURL: to}
 	if who.session == nil {
-		page.Connections = p.signInPage("/").Connections
+		page.Connections = signIn.Connections
 	} else {
 		page.LogoutURL = p.formURL("/logout", who.session)
 		if p.opts.Sessions.Lists() {

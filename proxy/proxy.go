@@ -43,6 +43,8 @@ type Options struct {
 	Connections []string // ways to sign in that /login passes on
 	StoreTokens bool     // keep refresh tokens and renew what they renew
 
+	ForwardAuth *ForwardAuth // front proxies may ask for decisions; nil: none may
+
 	Bearer   *oidc.Resource // verifies access tokens in Authorization; nil: those are no credentials
 	AppToken *AppToken      // tokens for the app's own pages; nil: none. They are credentials where access tokens are
 
@@ -100,6 +102,7 @@ type Proxy struct {
 	own       map[string]endpoint
 	cookies   cookieNames
 	hygiene   *hygiene
+	passes    []string // the headers of an answer to a front proxy that lets a request pass
 	limiter   *limiter
 	consumed  *onceSet // states of finished logins
 	loggedOut *onceSet // logout tokens that were obeyed
@@ -109,11 +112,12 @@ type Proxy struct {
 	appTokens *appTokens // nil: off
 }
 
-// A host is a name that requests may be for.
+// A host is a name that requests may be for. The last one of its routes always matches.
 type host struct {
 	public bool // that of PublicURL
 	origin string
-	routes []*route // the last one always matches
+	routes []*route // of requests that come to us; nil: we serve no such host
+	asked  []*route // of requests that front proxies ask about; nil: we decide about no such host
 }
 
 // New returns a Proxy that is ready to serve.
@@ -160,6 +164,7 @@ func New(opts Options) (*Proxy, error) {
 		}
 	}
 	p.hygiene = newHygiene(mapped, opts.Identity.Messages != nil, opts.Identity.StripForeign, p.cookies)
+	p.passes = passNames(opts.Identity)
 	p.own = p.endpoints()
 	if err := p.buildRoutes(); err != nil {
 		return nil, err
@@ -192,6 +197,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve is the request path.
 func (p *Proxy) serve(x *exchange) error {
+	if d, ok := p.dialect(x.r.RequestURI); ok {
+		return p.verify(x, d) // a front proxy asks about a request: the same judgement, and no forwarding
+	}
 	t, err := p.locate(x)
 	if err != nil {
 		return err // no single reading, another host, an unclean path
@@ -199,24 +207,36 @@ func (p *Proxy) serve(x *exchange) error {
 	if handle, ok := p.ownEndpoint(t.path); ok {
 		return handle(x)
 	}
-	rt, err := p.match(t, x.r.Method)
+	rt, err := p.match(p.hosts[t.host].routes, t, x.r.Method)
 	x.route = rt
 	if err != nil {
 		return err
 	}
+	if rt.upstream == nil {
+		return p.noUpstream()
+	}
+	who, err := p.judge(x, rt)
+	if err != nil {
+		return err // a store failed, a login is needed, or it is forbidden
+	}
+	return p.forward(x, rt, who)
+}
+
+// judge decides who makes the request and whether the route is for them. Whoever asks, this is the one judgement there is.
+func (p *Proxy) judge(x *exchange, rt *route) (visitor, error) {
 	who, err := p.authenticate(x)
 	if err != nil {
-		return err // a store failed; that is never "anonymous"
+		return who, err // a store failed; that is never "anonymous"
 	}
 	d := rt.policy.Decide(who.Identity, p.now())
 	x.decide(who, d)
 	switch {
 	case d.Allowed:
-		return p.forward(x, rt, who)
+		return who, nil
 	case d.Remedy != policy.None:
-		return p.challenge(x, rt, who, d) // to the login for browsers, 401 for programs
+		return who, p.challenge(x, rt, who, d) // to the login for browsers, 401 for programs
 	default:
-		return p.forbidden(x, who)
+		return who, p.forbidden(x, who)
 	}
 }
 
@@ -236,7 +256,7 @@ func (p *Proxy) locate(x *exchange) (target, error) {
 	if ambiguous := (*ambiguousError)(nil); errors.As(err, &ambiguous) {
 		return t, p.badRequest(err)
 	}
-	if _, known := p.hosts[t.host]; !known {
+	if h := p.hosts[t.host]; h == nil || h.routes == nil {
 		if !strings.HasPrefix(x.r.RequestURI, "/") {
 			return t, p.badRequest(errors.New("the request target is a URL of another host"))
 		}

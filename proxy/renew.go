@@ -124,6 +124,9 @@ func (r *renewals) fresh(x *exchange, who visitor) (visitor, error) {
 	if r.pauses.now(s.ID, now) {
 		return who, nil
 	}
+	if x.asked != nil && !r.p.opts.Sessions.Lists() { // the cookie that holds the new tokens would not reach the browser
+		return who, nil
+	}
 	renew := func() {
 		r.flights.Do(s.ID, func() (any, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), renewalPatience) // no client's leaving ends it

@@ -49,7 +49,15 @@ func (p *Proxy) fail(x *exchange, err error) {
 		if x.reason == "" {
 			x.reason = to.reason
 		}
-		p.redirect(x, to.status, to.location)
+		status := to.status
+		if x.asked != nil && x.asked.unauthorized {
+			if status != http.StatusFound { // not to a login
+				p.fail(x, p.badRequest(to))
+				return
+			}
+			status = http.StatusUnauthorized
+		}
+		p.redirect(x, status, to.location)
 		return
 	}
 	if errors.Is(err, errClientGone) {
@@ -79,14 +87,23 @@ func (p *Proxy) fail(x *exchange, err error) {
 	if wantsPage(x.r) && !f.json {
 		page := f.page
 		page.Host, page.RequestID = p.opts.PublicURL.Host, x.id
-		p.page(x, page.Status, page)
+		p.page(x, x.status(page.Status), page)
 		return
 	}
 	body := map[string]string{"error": f.code, "message": f.page.Message, "request_id": x.id}
 	for k, v := range f.details {
 		body[k] = v
 	}
-	p.json(x, f.page.Status, body)
+	p.json(x, x.status(f.page.Status), body)
+}
+
+// status is what a refusal with that status is to whoever asks. Front proxies know two ways to say no; of others, some make a
+// failure of their own.
+func (x *exchange) status(s int) int {
+	if x.asked != nil && s/100 == 4 && s != http.StatusUnauthorized {
+		return http.StatusForbidden
+	}
+	return s
 }
 
 // page answers with a page.
@@ -126,6 +143,9 @@ func (p *Proxy) redirect(x *exchange, status int, location string) {
 // begins is for every answer of our own: it sets the cookies of the exchange, and bounds how long a client may go on sending
 // a body that nobody wants.
 func (p *Proxy) begins(x *exchange) {
+	if x.asked != nil {
+		x.cookies = nil
+	}
 	for _, c := range x.cookies {
 		x.w.Header().Add("Set-Cookie", c.String())
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"net/url"
 	"strings"
 )
@@ -65,6 +66,23 @@ func (p *Proxy) returnTo(ref string) string {
 		to += "#" + fragment
 	}
 	return to
+}
+
+// routeTo is the route that will judge a navigation to what returnTo gave; nil when that is an endpoint of ours.
+func (p *Proxy) routeTo(to string) *route {
+	u, err := url.Parse(p.absolute(to))
+	if err != nil {
+		return nil
+	}
+	h := p.hosts[u.Host]
+	path, err := cleanPath(u.EscapedPath())
+	if _, ours := p.ownEndpoint(path); ours || h == nil || err != nil {
+		return nil
+	}
+	if h.routes == nil {
+		return find(h.asked, path, http.MethodGet)
+	}
+	return find(h.routes, path, http.MethodGet)
 }
 
 // absolute makes a URL of what returnTo gave.

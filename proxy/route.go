@@ -27,22 +27,8 @@ type route struct {
 // buildRoutes fills in p.hosts. A route without a host is one of every host, so that it protects a path wherever the path can
 // be asked for.
 func (p *Proxy) buildRoutes() error {
-	public := p.opts.PublicURL
-	name := func(r Route) string {
-		switch {
-		case r.Host == "":
-			return ""
-		case public.Port() != "": // other hosts are served on the same port
-			return net.JoinHostPort(r.Host, public.Port())
-		}
-		return r.Host
-	}
-	p.hosts[public.Host] = &host{public: true, origin: p.origin}
-	for _, r := range p.opts.Routes {
-		if n := name(r); n != "" && p.hosts[n] == nil {
-			p.hosts[n] = &host{origin: public.Scheme + "://" + n}
-		}
-	}
+	var all []*route
+	hostOf := map[*route]string{} // "": every host
 	upstreams := map[*Upstream]*upstream{}
 	build := func(u *Upstream) (*upstream, error) {
 		if u == nil {
@@ -73,22 +59,59 @@ func (p *Proxy) buildRoutes() error {
 		if r.StripPrefix {
 			rt.strip = strings.Count(strings.TrimSuffix(r.Path, "/"), "/")
 		}
-		for n, h := range p.hosts {
-			if r.Host == "" || n == name(r) {
-				h.routes = append(h.routes, rt)
-			}
-		}
+		all, hostOf[rt] = append(all, rt), p.hostName(r.Host)
 	}
 	u, err := build(nil)
 	if err != nil {
 		return err
 	}
 	// Where no route matches: signed-in users, if there is an upstream.
-	rest := &route{name: "default", path: "/", policy: &policy.Policy{SignedIn: true}, upstream: u, audience: p.audience("", u)}
-	for _, h := range p.hosts {
-		h.routes = append(h.routes, rest)
+	all = append(all, &route{name: "default", path: "/", policy: &policy.Policy{SignedIn: true}, upstream: u, audience: p.audience("", u)})
+
+	of := func(name string) []*route {
+		return slices.DeleteFunc(slices.Clone(all), func(rt *route) bool { return hostOf[rt] != "" && hostOf[rt] != name })
+	}
+	at := func(name string) *host {
+		if p.hosts[name] == nil {
+			p.hosts[name] = &host{public: name == p.opts.PublicURL.Host, origin: p.opts.PublicURL.Scheme + "://" + name}
+		}
+		return p.hosts[name]
+	}
+	at(p.opts.PublicURL.Host).routes = of(p.opts.PublicURL.Host)
+	for _, name := range hostOf {
+		if name != "" {
+			at(name).routes = of(name)
+		}
+	}
+	if f := p.opts.ForwardAuth; f != nil {
+		names := []string{p.opts.PublicURL.Host}
+		if len(f.Domains) > 0 {
+			names = nil
+			for _, domain := range f.Domains {
+				names = append(names, p.hostName(domain))
+			}
+		}
+		for _, name := range names {
+			h := at(name)
+			h.asked = of(name)
+			for i, rt := range h.asked {
+				if rt.audience == "" { // the front proxy knows the app, and we only what it is called
+					rt = new(*rt)
+					rt.audience = h.origin
+					h.asked[i] = rt
+				}
+			}
+		}
 	}
 	return nil
+}
+
+// hostName is how requests name a configured host: all hosts are served on the port of PublicURL. "" stays "".
+func (p *Proxy) hostName(host string) string {
+	if port := p.opts.PublicURL.Port(); port != "" && host != "" {
+		return net.JoinHostPort(host, port)
+	}
+	return host
 }
 
 // audience is the aud of assertions: the route's, the configured one, or the upstream's origin.
@@ -110,9 +133,9 @@ func (rt *route) serves(method string) bool {
 	return len(rt.methods) == 0 || slices.Contains(rt.methods, method) || method == http.MethodHead && slices.Contains(rt.methods, http.MethodGet)
 }
 
-// find returns the first route of the host that matches. The last one always does.
-func (h *host) find(path, method string) *route {
-	for _, rt := range h.routes {
+// find returns the first of a host's routes that matches. The last one always does.
+func find(routes []*route, path, method string) *route {
+	for _, rt := range routes {
 		if (path == rt.path || !rt.exact && below(path, rt.path)) && rt.serves(method) {
 			return rt
 		}
@@ -120,17 +143,19 @@ func (h *host) find(path, method string) *route {
 	return nil
 }
 
-// match finds the one route that judges the request. A path that some upstream would read as one of another route is refused.
-func (p *Proxy) match(t target, method string) (*route, error) {
-	h := p.hosts[t.host]
-	rt := h.find(t.path, method)
+// match finds the one of a host's routes that judges the request. A path that some upstream would read as one of another route
+// is refused.
+func (p *Proxy) match(routes []*route, t target, method string) (*route, error) {
+	rt := find(routes, t.path, method)
 	for _, other := range readings(t.path) {
-		if _, ours := p.ownEndpoint(other); ours || h.find(other, method) != rt {
+		if _, ours := p.ownEndpoint(other); ours || find(routes, other, method) != rt {
 			return rt, p.badRequest(ambiguous("the path matches another route without its ; parameters, decoded again or normalised"))
 		}
 	}
-	if rt.upstream == nil {
-		return rt, &failure{page: pages.NotFound(p.home()), code: "not_found", reason: "no route and no upstream"}
-	}
 	return rt, nil
+}
+
+// noUpstream is the answer where a route leads nowhere.
+func (p *Proxy) noUpstream() error {
+	return &failure{page: pages.NotFound(p.home()), code: "not_found", reason: "no route and no upstream"}
 }

@@ -58,6 +58,9 @@ func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, err
 
 // buildObserved is build with somebody watching. With a former assembly, the new one goes on with what that one knows.
 func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers, former *assembly) (*assembly, error) {
+	if len(cfg.Refusals) > 0 {
+		return nil, cfg.Refusals
+	}
 	conf := oidc.Config{
 		Issuer: cfg.Provider.Issuer, Auth0: isAuth0(cfg), ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
 		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
@@ -130,6 +133,9 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 			Claims: cfg.Identity.Claims, OnlyGroups: cfg.Identity.OnlyGroups, StripForeign: cfg.Identity.StripForeign,
 			AssertionHeader: cfg.Identity.Assertion.Header, Audience: cfg.Identity.Assertion.Audience, AccessToken: cfg.Identity.AccessToken, Messages: messages,
 		},
+	}
+	if f := cfg.ForwardAuth; f != nil {
+		opts.ForwardAuth = &proxy.ForwardAuth{Trust: f.Trust, TrustUnix: f.TrustUnix, SharedSecret: f.SharedSecret, Domains: f.Domains}
 	}
 	if a := cfg.AppToken; a != nil {
 		opts.AppToken = &proxy.AppToken{TTL: a.TTL, Handoff: a.Handoff, Key: a.Key, SigningKeys: keys}

@@ -69,9 +69,6 @@ func (a *assembly) warnings() []config.Mistake {
 		add("session.store", "with the cookie store, which sessions were ended early is remembered in memory only: a restart forgets it, and other replicas do not know",
 			"use session.store: file if a logout must hold for copies of a cookie after a restart")
 	}
-	if a.cfg.ForwardAuth != nil {
-		add("forward_auth", "is not supported by this version and has no effect: nobody gets in by it", "remove it for now")
-	}
 	return all
 }
 

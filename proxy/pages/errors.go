@@ -109,6 +109,25 @@ func Forbidden(displayName, email, anotherAccountURL, homeURL string) Error {
 	}
 }
 
+// NotAllowedToAsk is for whoever asks for a decision as a front proxy does, and is none that is trusted.
+func NotAllowedToAsk() Error {
+	return Error{
+		Status:  http.StatusForbidden,
+		Title:   "Not for browsers",
+		Message: "Only the proxies in front of this site may ask here.",
+	}
+}
+
+// IdentityTooLarge is for a user of whom an app would get more than front proxies take.
+func IdentityTooLarge() Error {
+	return Error{
+		Status:  http.StatusForbidden,
+		Title:   "Your account is too large",
+		Message: "Your account carries more information than can be passed on to this page.",
+		Advice:  "You cannot solve this yourself. Please tell the people who run this site, and give them the request ID.",
+	}
+}
+
 // LoginNeeded is for a page that needs a sign-in and does not start one by itself.
 func LoginNeeded(loginURL string) Error {
 	return Error{
