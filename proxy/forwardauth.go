@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
@@ -39,7 +40,11 @@ type dialect struct {
 type asked struct {
 	method, host string
 	target       string // path and query as they came
+	change       routeChange
 }
+
+// A routeChange is what the front proxy's operator wants to be otherwise than the route has it; "" is as it is.
+type routeChange struct{ audience, unauthenticated string }
 
 var dialects = []dialect{
 	{name: "nginx", read: readOriginal, unauthorized: true},
@@ -154,6 +159,7 @@ func (p *Proxy) decideFor(x *exchange, a asked) error {
 	if err != nil {
 		return err
 	}
+	rt = p.changed(rt, a.change)
 	who, err := p.judge(x, rt)
 	if err != nil {
 		return err
@@ -163,6 +169,25 @@ func (p *Proxy) decideFor(x *exchange, a asked) error {
 		return p.wrongOrigin()
 	}
 	return p.pass(x, rt, who)
+}
+
+// changed is the route with a change. There are as many as operators write down.
+func (p *Proxy) changed(rt *route, c routeChange) *route {
+	if c == (routeChange{}) {
+		return rt
+	}
+	type key struct {
+		rt *route
+		c  routeChange
+	}
+	if known, ok := p.changes.Load(key{rt, c}); ok {
+		return known.(*route)
+	}
+	next := new(*rt)
+	next.audience = cmp.Or(c.audience, rt.audience)
+	next.unauthenticated = cmp.Or(c.unauthenticated, rt.unauthenticated)
+	known, _ := p.changes.LoadOrStore(key{rt, c}, next)
+	return known.(*route)
 }
 
 // mayAsk says whether the peer may ask for decisions: by its address, or because it knows the secret.
@@ -256,6 +281,9 @@ func asksForWebSocket(h http.Header) bool {
 // least.
 const maxPass = 4096
 
+// removeHeader is where Envoy's HTTP service looks for the names of request headers to remove.
+const removeHeader = "X-Envoy-Auth-Headers-To-Remove"
+
 // pass answers that the request may pass, with each identity header that the route's upstream may get: empty when there is no
 // value, so that the front proxy overwrites what the client sent.
 func (p *Proxy) pass(x *exchange, rt *route, who visitor) error {
@@ -277,7 +305,7 @@ func (p *Proxy) pass(x *exchange, rt *route, who visitor) error {
 	}
 	if x.asked.removes {
 		if forged := p.forged(x.r.Header); forged != "" {
-			h["X-Envoy-Auth-Headers-To-Remove"] = []string{forged}
+			h[removeHeader] = []string{forged}
 		}
 	}
 	h["Cache-Control"] = []string{"no-store"}

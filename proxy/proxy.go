@@ -103,6 +103,7 @@ type Proxy struct {
 	cookies   cookieNames
 	hygiene   *hygiene
 	passes    []string // the headers of an answer to a front proxy that lets a request pass
+	changes   sync.Map // routes that front proxies want otherwise
 	limiter   *limiter
 	consumed  *onceSet // states of finished logins
 	loggedOut *onceSet // logout tokens that were obeyed

@@ -86,6 +86,7 @@ func (s *server) reload(ctx context.Context) bool {
 	s.refused = ""
 	for key, changed := range map[string]bool{
 		"listen": old.cfg.Listen != next.cfg.Listen, "admin.listen": old.cfg.Admin.Listen != next.cfg.Admin.Listen,
+		"forward_auth.grpc_listen": grpcListen(old.cfg) != grpcListen(next.cfg),
 		"limits.header": old.cfg.Limits.Header != next.cfg.Limits.Header, "limits.header_timeout": old.cfg.Limits.HeaderTimeout != next.cfg.Limits.HeaderTimeout,
 		"log.format": old.cfg.Log.Format != next.cfg.Log.Format, "tls": (old.cfg.TLS.CertFile == "") != (next.cfg.TLS.CertFile == ""),
 	} {
@@ -97,6 +98,13 @@ func (s *server) reload(ctx context.Context) bool {
 	s.watch.reloaded(true)
 	s.log.Info("configuration reloaded", "file", next.cfg.File)
 	return true
+}
+
+func grpcListen(cfg *config.Config) config.Addr {
+	if cfg.ForwardAuth == nil {
+		return config.Addr{}
+	}
+	return cfg.ForwardAuth.GRPCListen
 }
 
 // rebuild reads the configuration file again and builds what it describes, going on with the session store where that is

@@ -87,6 +87,7 @@ type server struct {
 	cert     atomic.Pointer[certificate] // nil without TLS
 	public   *http.Server
 	admin    *http.Server // nil when it is off
+	grpc     *http.Server // of Envoy's service; nil when it is off
 	ready    atomic.Bool
 	inflight context.CancelFunc // ends what outlives a graceful shutdown: streams
 
@@ -149,7 +150,7 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 	defer public.Close()
 	s.public = newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now().proxy.ServeHTTP(w, r) }), a.cfg.Limits, s.log)
 	s.public.BaseContext = func(net.Listener) context.Context { return requests }
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	if a.cfg.Admin.Listen.Network != "" {
 		l, err := listen(a.cfg.Admin.Listen)
 		if err != nil {
@@ -168,6 +169,16 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 		go func() { failed <- s.public.ServeTLS(public, "", "") }()
 	} else {
 		go func() { failed <- s.public.Serve(public) }()
+	}
+	if f := a.cfg.ForwardAuth; f != nil && f.GRPCListen.Network != "" {
+		l, err := listen(f.GRPCListen)
+		if err != nil {
+			return fmt.Errorf("forward_auth.grpc_listen: %w", err)
+		}
+		s.grpc = newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now().proxy.ExtAuthz().ServeHTTP(w, r) }), a.cfg.Limits, s.log)
+		s.grpc.BaseContext = s.public.BaseContext
+		go func() { failed <- s.grpc.Serve(l) }()
+		defer s.grpc.Close()
 	}
 	s.running.Go(func() { tuneGC(background) })
 	if s.reloads {
@@ -209,7 +220,13 @@ func (s *server) drain(sig os.Signal, again <-chan os.Signal) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.now().cfg.Shutdown.Grace)
 	defer cancel()
 	drained := make(chan error, 1)
-	go func() { drained <- s.public.Shutdown(ctx) }()
+	go func() {
+		err := s.public.Shutdown(ctx)
+		if s.grpc != nil {
+			err = errors.Join(err, s.grpc.Shutdown(ctx))
+		}
+		drained <- err
+	}()
 	s.now().proxy.CloseStreams()
 	select {
 	case err := <-drained:
