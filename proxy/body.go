@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,26 +20,43 @@ type upload struct {
 
 	over   atomic.Bool // its end was seen
 	broken atomic.Bool // it ended early, or cannot be read
-	left   atomic.Bool // the answer is complete: nobody wants the rest
+
+	reading  sync.Mutex // held by a Read under way
+	mu       sync.Mutex
+	complete bool // the answer is: nobody wants the rest
 }
 
-var errLeft = errors.New("the answer to this body is complete")
+var errComplete = errors.New("the answer to this body is complete")
 
 func (u *upload) Read(p []byte) (int, error) {
-	switch {
-	case u.over.Load(): // http.Transport looks whether there is more than Content-Length says, and the body may be closed by then
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	if u.over.Load() { // http.Transport looks whether there is more than Content-Length says, and the body may be closed by then
 		return 0, io.EOF
-	case u.left.Load():
-		return 0, errLeft
 	}
-	u.control.SetReadDeadline(time.Now().Add(bodyIdle)) // where it cannot be set, there is no connection to wait for
+	if !u.patience() {
+		return 0, errComplete
+	}
 	n, err := u.body.Read(p)
-	if err != nil {
-		u.over.Store(err == io.EOF)
-		u.broken.Store(err != io.EOF)
+	switch err {
+	case nil:
+	case io.EOF:
+		u.over.Store(true)
 		u.control.SetReadDeadline(time.Time{}) // the connection goes on: with the answer, and with other requests
+	default:
+		u.broken.Store(true)
 	}
 	return n, err
+}
+
+// patience gives the client bodyIdle for its next bytes, while somebody wants them.
+func (u *upload) patience() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.complete {
+		u.control.SetReadDeadline(time.Now().Add(bodyIdle)) // where it cannot be set, there is no connection to wait for
+	}
+	return !u.complete
 }
 
 // Close does nothing: closing would read on, before the answer is sent.
@@ -53,10 +71,20 @@ func (u *upload) answering(r *http.Request, h http.Header) {
 	}
 }
 
-// leave is called when the answer is complete.
-func (u *upload) leave(x *exchange) {
-	if u != nil && !u.over.Load() {
-		u.left.Store(true)
-		x.hurry()
+// leave is called when the answer is complete. It ends a Read that the transport has left behind, and bounds how long net/http
+// waits for the rest, in this order: net/http would end that Read itself, and take away every deadline with it.
+func (u *upload) leave() {
+	u.mu.Lock()
+	u.complete = true
+	if !u.over.Load() {
+		u.control.SetReadDeadline(time.Unix(1, 0))
+	}
+	u.mu.Unlock()
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	if u.over.Load() {
+		u.control.SetReadDeadline(time.Time{})
+	} else {
+		u.control.SetReadDeadline(time.Now().Add(bodyPatience))
 	}
 }

@@ -38,7 +38,7 @@ func (p *Proxy) forward(x *exchange, rt *route, who visitor) error {
 		body = &upload{body: r.Body, control: http.NewResponseController(x.w)}
 		r = new(*r) // net/http wants to find its own body in its own request
 		r.Body = body
-		defer body.leave(x)
+		defer body.leave()
 	}
 	var (
 		failed error

@@ -1,0 +1,101 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"authproxy/policy"
+	"authproxy/proxy"
+)
+
+// What is left of a body, or follows a broken one, must not become a request: behind a front proxy that shares connections it
+// would be answered to somebody else (SMG-14).
+func TestTheRestOfABodyIsNoRequest(t *testing.T) {
+	const smuggled = "GET /public/smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n"
+	aligned := strings.Repeat(fmt.Sprintf("%-60s\r\n\r\n", "GET /public/smuggled HTTP/1.1\r\nHost: app.test\r\nX:"), 100_000) // a request follows, wherever one begins to read
+	for _, row := range []struct{ name, path, framing, body string }{
+		{"an upstream that is down", "/public/down", "Content-Length: %d", smuggled + strings.Repeat("x", 300<<10)},
+		{"an upstream that does not read", "/public/refuses", "Content-Length: %d", aligned},
+		{"no chunk at all", "/public/reads", "Transfer-Encoding: chunked", "ZZ\r\n" + smuggled},
+		{"a chunk that is too long", "/public/reads", "Transfer-Encoding: chunked", "5\r\n12345XX" + smuggled},
+		{"a good chunk before", "/public/reads", "Transfer-Encoding: chunked", "5\r\n12345\r\nZZ\r\n" + smuggled},
+		{"a broken chunk that nobody reads", "/public/refuses", "Transfer-Encoding: chunked", "ZZ\r\n" + smuggled},
+		{"an expectation that is not met", "/public/down", "Expect: 100-continue\r\nContent-Length: 300000", smuggled},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t, setup{options: func(o *proxy.Options) {
+				down := &proxy.Upstream{URL: &url.URL{Scheme: "http", Host: freeAddr(t)}, Timeout: time.Second}
+				o.Routes = append([]proxy.Route{{Path: "/public/down", Policy: &policy.Policy{Anyone: true}, Upstream: down}}, o.Routes...)
+			}})
+			w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/public/reads" {
+					io.Copy(io.Discard, r.Body)
+				} else {
+					rw.Header().Set("Connection", "close")
+					rw.WriteHeader(http.StatusRequestEntityTooLarge)
+				}
+			})
+			c := w.dial(t)
+			framing := row.framing
+			if strings.Contains(framing, "%d") {
+				framing = fmt.Sprintf(framing, len(row.body))
+			}
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: app.test\r\n%s\r\n\r\n%s", row.path, framing, row.body)
+			}()
+			answers := bufio.NewReader(c)
+			n := 0
+			for ; ; n++ {
+				res, err := http.ReadResponse(answers, nil)
+				if err != nil {
+					break
+				}
+				io.Copy(io.Discard, res.Body)
+			}
+			c.Close()
+			<-sent
+			if n > 1 {
+				t.Errorf("%d answers to one request", n)
+			}
+			for _, r := range w.upstream.requests() {
+				if r.Target == "/public/smuggled" {
+					t.Fatal("the rest of the body was taken for a request")
+				}
+			}
+		})
+	}
+}
+
+// freeAddr is an address at which nobody listens.
+func freeAddr(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestWhoStopsSendingAfterTheAnswerIsNotWaitedForForEver(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(rw).EnableFullDuplex()
+		http.Error(rw, "too large", http.StatusRequestEntityTooLarge)
+		http.NewResponseController(rw).Flush()
+	})
+	c := w.dial(t)
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(c, "POST /public/x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1000\r\n\r\n")
+	if _, err := io.ReadAll(c); err != nil {
+		t.Errorf("the connection is still open: %v", err)
+	}
+}
