@@ -828,6 +828,8 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"routes:\n  - {path: /a, allow: anyone, upstream: {url: \"https://x\", insecure_skip_verify: true}}", "routes[0].upstream.insecure_skip_verify"},
 		{"identity:\n  assertion: {ttl: 6m}", "identity.assertion.ttl"},
 		{"provider:\n  issuer: https://acme.auth0.com", "provider.issuer"},
+		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true}", "routes[0].strip_prefix"},
+		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}\n  - {path: /b, allow: signed_in, upstream: \"http://a\"}", "routes[0].strip_prefix"},
 		{"forward_auth: {trust: [0.0.0.0/0]}", "forward_auth.trust"},
 		{"listen: unix:/run/s\nforward_auth: {}", "forward_auth"},
 	} {
@@ -837,7 +839,7 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		}
 		checkForm(t, "config.yaml", c.Warnings)
 	}
-	for _, quiet := range []string{"", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}",
+	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}",
 		"forward_auth: {shared_secret: 0123456789abcdef}", "listen: unix:/run/s\nforward_auth: {trust: [unix]}"} {
 		if c := parse(t, quiet); len(c.Warnings) != 0 {
 			t.Errorf("%q: warnings %v, want none", quiet, c.Warnings)

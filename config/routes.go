@@ -27,9 +27,40 @@ func (l *loader) routes(c *Config) {
 		if r.StripPrefix && r.Path == "/" {
 			l.mistake(at+".strip_prefix", "has nothing to strip from the path /", "remove strip_prefix")
 		}
+		if by := l.openedBy(c, r); by != "" {
+			l.warn(at+".strip_prefix", fmt.Sprintf("leads to the same upstream as %s: %s/x is judged by this route and reaches the upstream's /x", by, strings.TrimSuffix(r.Path, "/")),
+				"make sure that this route asks for no less, or give it an upstream of its own")
+		}
 		l.admitted(at, r, &c.Identity)
 	}
 	l.unreachable(c)
+}
+
+// openedBy names what else leads to the upstream of a route that strips its prefix, and so can be reached by it; "" when nothing
+// does.
+func (l *loader) openedBy(c *Config, r *Route) string {
+	of := func(r *Route) string {
+		u := r.Upstream
+		if u == nil {
+			u = c.Upstream
+		}
+		if u == nil || u.URL == nil {
+			return ""
+		}
+		return u.URL.String()
+	}
+	if !r.StripPrefix || of(r) == "" {
+		return ""
+	}
+	for i := range c.Routes {
+		if other := &c.Routes[i]; other != r && !other.StripPrefix && of(other) == of(r) {
+			return element("routes", i)
+		}
+	}
+	if c.Upstream != nil && c.Upstream.URL != nil && c.Upstream.URL.String() == of(r) {
+		return "upstream"
+	}
+	return ""
 }
 
 // upstreamOf checks that the upstream of the key at is not ourselves: a request would come back to us until something runs
@@ -219,7 +250,7 @@ func coveredBy(routes []Route, candidates []int, i int, hosts []string) (by []in
 		for _, m := range methods {
 			first := slices.IndexFunc(candidates, func(j int) bool {
 				e := &routes[j]
-				return (e.Host == "" || e.Host == host) && (len(e.Methods) == 0 || slices.Contains(e.Methods, m))
+				return (e.Host == "" || e.Host == host) && (len(e.Methods) == 0 || slices.Contains(e.Methods, m) || m == "HEAD" && slices.Contains(e.Methods, "GET"))
 			})
 			if first < 0 {
 				return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -97,5 +98,41 @@ func TestWhoStopsSendingAfterTheAnswerIsNotWaitedForForEver(t *testing.T) {
 	fmt.Fprintf(c, "POST /public/x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1000\r\n\r\n")
 	if _, err := io.ReadAll(c); err != nil {
 		t.Errorf("the connection is still open: %v", err)
+	}
+}
+
+// deadlined is a ResponseWriter that notes when writing is bounded.
+type deadlined struct {
+	*httptest.ResponseRecorder
+	did []string
+}
+
+func (w *deadlined) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		w.did = append(w.did, "free")
+	} else {
+		w.did = append(w.did, "bounded")
+	}
+	return nil
+}
+
+func (w *deadlined) Write(b []byte) (int, error) {
+	w.did = append(w.did, "write")
+	return w.ResponseRecorder.Write(b)
+}
+
+// DOS-17: who does not read is not waited for for ever. On HTTP/2 the bound is taken away while nothing is written, because it
+// would end streams that are quiet.
+func TestEveryWriteToAClientIsBounded(t *testing.T) {
+	for major, want := range map[int]string{1: "bounded write", 2: "bounded write free bounded"} {
+		r := newRig(t, nil)
+		w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+		req := httptest.NewRequest("GET", "http://app.test/auth/", nil)
+		req.ProtoMajor = major
+		req.Header.Set("Accept", "text/html")
+		r.ServeHTTP(w, req)
+		if got := strings.Join(w.did, " "); got != want {
+			t.Errorf("HTTP/%d: %s, want %s", major, got, want)
+		}
 	}
 }

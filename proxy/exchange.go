@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -73,7 +72,7 @@ const (
 )
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	return &exchange{w: &recorder{ResponseWriter: w}, r: r, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
+	return &exchange{w: &recorder{ResponseWriter: w, control: http.NewResponseController(w), streams: r.ProtoMajor > 1}, r: r, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
 }
 
 // decide notes the policy's decision.
@@ -112,6 +111,9 @@ func (p *Proxy) end(x *exchange) {
 	p.logRequest(x, failed != nil)
 	if failed != nil {
 		panic(failed)
+	}
+	if !x.w.taken {
+		x.w.hurry() // what net/http has not sent yet
 	}
 }
 
@@ -193,7 +195,12 @@ type recorder struct {
 
 	interims int // that passed
 
+	control *http.ResponseController // of ResponseWriter
+	streams bool                     // HTTP/2: a deadline is the stream's, and ends it also while nobody writes
+	bounded time.Time                // when the time for writing was last set
+
 	hijacked func(net.Conn) net.Conn // wraps a connection that is taken over; nil leaves it as it is
+	taken    bool                    // it was
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -217,19 +224,37 @@ func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	w.hurry()
 	n, err := w.ResponseWriter.Write(b)
+	w.rest()
 	w.bytes += int64(n)
 	return n, err
 }
 
-// ReadFrom implements io.ReaderFrom, so that what net/http can do better than copying still works.
-func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
+// FlushError is for http.ResponseController.
+func (w *recorder) FlushError() error {
+	w.hurry()
+	defer w.rest()
+	return w.control.Flush()
+}
+
+// writePatience is how long a client may take to read what is written at once. One that reads nothing would hold memory here and
+// a worker of the upstream for ever.
+const writePatience = time.Minute
+
+// hurry bounds the writing that follows.
+func (w *recorder) hurry() {
+	if now := time.Now(); w.streams || now.Sub(w.bounded) > writePatience/8 { // it costs less than a write, but not nothing
+		w.bounded = now
+		w.control.SetWriteDeadline(now.Add(writePatience)) // where it cannot be set, there is no connection to wait for
 	}
-	n, err := io.Copy(w.ResponseWriter, r)
-	w.bytes += n
-	return n, err
+}
+
+// rest takes the bound away from a stream on which nothing is written for now.
+func (w *recorder) rest() {
+	if w.streams {
+		w.control.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Hijack implements http.Hijacker.
@@ -241,6 +266,7 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if w.status == 0 {
 		w.status = http.StatusSwitchingProtocols
 	}
+	w.taken = true
 	if w.hijacked != nil {
 		c = w.hijacked(c)
 	}

@@ -160,7 +160,7 @@ func (p *Proxy) decideFor(x *exchange, a asked) error {
 		return err
 	}
 	rt = p.changed(rt, a.change)
-	who, err := p.judge(x, rt)
+	who, err := p.judge(x, rt, h.asked)
 	if err != nil {
 		return err
 	}

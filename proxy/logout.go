@@ -47,7 +47,7 @@ func (p *Proxy) logout(x *exchange) error {
 
 	x.setCookie(p.opts.Sessions.Cookie().Expired())
 	for _, c := range x.r.Cookies() {
-		if strings.HasPrefix(c.Name, p.cookies.login) {
+		if strings.HasPrefix(c.Name, p.cookies.login) && len(x.cookies) <= maxExpired {
 			x.setCookie(p.expiredLoginCookie(c.Name))
 		}
 	}

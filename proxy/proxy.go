@@ -99,6 +99,7 @@ type Proxy struct {
 	log       *slog.Logger
 	origin    string           // of PublicURL
 	hosts     map[string]*host // by canonical name
+	folds     bool             // a route has upper-case letters in its path
 	own       map[string]endpoint
 	cookies   cookieNames
 	hygiene   *hygiene
@@ -216,7 +217,7 @@ func (p *Proxy) serve(x *exchange) error {
 	if rt.upstream == nil {
 		return p.noUpstream()
 	}
-	who, err := p.judge(x, rt)
+	who, err := p.judge(x, rt, p.hosts[t.host].routes)
 	if err != nil {
 		return err // a store failed, a login is needed, or it is forbidden
 	}
@@ -224,12 +225,15 @@ func (p *Proxy) serve(x *exchange) error {
 }
 
 // judge decides who makes the request and whether the route is for them. Whoever asks, this is the one judgement there is.
-func (p *Proxy) judge(x *exchange, rt *route) (visitor, error) {
+func (p *Proxy) judge(x *exchange, rt *route, routes []*route) (visitor, error) {
 	who, err := p.authenticate(x)
 	if err != nil {
 		return who, err // a store failed; that is never "anonymous"
 	}
 	d := rt.policy.Decide(who.Identity, p.now())
+	if also := p.lenient(routes, rt, x.target.path, x.r.Method); d.Allowed && also != nil {
+		rt, d = also, also.policy.Decide(who.Identity, p.now())
+	}
 	x.decide(who, d)
 	switch {
 	case d.Allowed:

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"authproxy/policy"
 	"authproxy/proxy/pages"
@@ -22,6 +23,7 @@ type route struct {
 	strip           int       // segments to take off the path
 	audience        string
 	unauthenticated string
+	folded          string // path without regard to case
 }
 
 // buildRoutes fills in p.hosts. A route without a host is one of every host, so that it protects a path wherever the path can
@@ -55,7 +57,8 @@ func (p *Proxy) buildRoutes() error {
 			u = u.withTimeout(r.Timeout)
 		}
 		rt := &route{name: r.Host + r.Path, path: r.Path, exact: r.Exact, methods: r.Methods, policy: r.Policy, upstream: u,
-			audience: p.audience(r.Audience, u), unauthenticated: r.Unauthenticated}
+			audience: p.audience(r.Audience, u), unauthenticated: r.Unauthenticated, folded: strings.ToLower(r.Path)}
+		p.folds = p.folds || rt.folded != r.Path
 		if r.StripPrefix {
 			rt.strip = strings.Count(strings.TrimSuffix(r.Path, "/"), "/")
 		}
@@ -66,7 +69,7 @@ func (p *Proxy) buildRoutes() error {
 		return err
 	}
 	// Where no route matches: signed-in users, if there is an upstream.
-	all = append(all, &route{name: "default", path: "/", policy: &policy.Policy{SignedIn: true}, upstream: u, audience: p.audience("", u)})
+	all = append(all, &route{name: "default", path: "/", folded: "/", policy: &policy.Policy{SignedIn: true}, upstream: u, audience: p.audience("", u)})
 
 	of := func(name string) []*route {
 		return slices.DeleteFunc(slices.Clone(all), func(rt *route) bool { return hostOf[rt] != "" && hostOf[rt] != name })
@@ -153,6 +156,28 @@ func (p *Proxy) match(routes []*route, t target, method string) (*route, error) 
 		}
 	}
 	return rt, nil
+}
+
+// lenient is the route that an app which ignores the case of paths and a slash at their end takes the request for; nil when it
+// is the same one. Express and ASP.NET are such apps. What that route asks for is asked for as well.
+func (p *Proxy) lenient(routes []*route, rt *route, path, method string) *route {
+	plain := !p.folds && (len(path) == 1 || path[len(path)-1] != '/') && strings.IndexFunc(path, func(c rune) bool { return 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf }) < 0
+	if plain {
+		return nil
+	}
+	folded := strings.ToLower(path)
+	if len(folded) > 1 {
+		folded = strings.TrimSuffix(folded, "/")
+	}
+	for _, other := range routes {
+		if (folded == other.folded || !other.exact && below(folded, other.folded)) && other.serves(method) {
+			if other == rt {
+				return nil
+			}
+			return other
+		}
+	}
+	return nil
 }
 
 // noUpstream is the answer where a route leads nowhere.

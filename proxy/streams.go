@@ -187,6 +187,8 @@ func (st *stream) close(code uint16) {
 type socket struct {
 	net.Conn
 
+	closing atomic.Bool
+
 	mu     sync.Mutex
 	head   []byte // of a frame, as far as it was seen
 	left   uint64 // of its payload
@@ -196,8 +198,12 @@ type socket struct {
 func (s *socket) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.closing.Load() {
 		return 0, net.ErrClosed
+	}
+	s.Conn.SetWriteDeadline(time.Now().Add(writePatience))
+	if s.closing.Load() { // closeWith wants its own deadline
+		s.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 	}
 	n, err := s.Conn.Write(b)
 	s.follow(b[:n])
@@ -244,6 +250,7 @@ func payload(head []byte) (size uint64, ok bool) {
 
 // closeWith says goodbye and closes the connection. A client that does not read is not waited for.
 func (s *socket) closeWith(code uint16) {
+	s.closing.Store(true)
 	s.Conn.SetWriteDeadline(time.Now().Add(time.Second)) // also ends a Write that holds the lock
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"authproxy/identity"
 	"authproxy/policy"
 	"authproxy/proxy"
 )
@@ -482,5 +483,26 @@ func TestPTH23TheTargetNamesTheHostThatIsJudged(t *testing.T) {
 		if want == 0 && err != nil || want != 0 && !proxy.IsRefusal(err, want) {
 			t.Errorf("%s: %v, want status %d", target, err, want)
 		}
+	}
+}
+
+// Express, ASP.NET and others serve /Admin as /admin, and /root/ as /root: what protects the one protects the other.
+func TestAPathThatAppsTakeForAnotherNeedsBothPermissions(t *testing.T) {
+	w := newWorld(t, setup{options: func(o *proxy.Options) {
+		admins := &policy.Policy{Entries: []policy.Entry{{Groups: []string{"admins"}}}}
+		o.Routes = append(o.Routes, proxy.Route{Path: "/root", Exact: true, Policy: admins}, proxy.Route{Path: "/Upper", Policy: admins})
+	}})
+	bob, ada := w.signedIn(t, "bob"), w.signedIn(t, "ada")
+	for path, want := range map[string]int{"/Admin/s": 403, "/ADMIN": 403, "/%41dmin/s": 403, "/root/": 403, "/ROOT/": 403, "/upper/x": 403, "/Upper/x": 403,
+		"/X/y": 200, "/roots/": 200, "/x/": 200, "/Adminx": 200, "/root/below": 200} {
+		bob.send("GET", path, "").wants(t, want)
+		ada.send("GET", path, "").wants(t, 200)
+	}
+	// A public path in another spelling is public nowhere.
+	w.newBrowser(t).send("GET", "/PUBLIC/x", "").wants(t, 401)
+	w.newBrowser(t).send("GET", "/public/X", "").wants(t, 200)
+	e, err := w.proxy.Explain("GET", "/Admin/s", &identity.Identity{Issuer: "i", Subject: "bob"})
+	if err != nil || e.Decision.Allowed || !strings.Contains(strings.Join(e.Steps, "\n"), "ignores case") {
+		t.Errorf("Explain = %+v, %v", e, err)
 	}
 }

@@ -87,7 +87,7 @@ func (s *server) reload(ctx context.Context) bool {
 	for key, changed := range map[string]bool{
 		"listen": old.cfg.Listen != next.cfg.Listen, "admin.listen": old.cfg.Admin.Listen != next.cfg.Admin.Listen,
 		"forward_auth.grpc_listen": grpcListen(old.cfg) != grpcListen(next.cfg),
-		"limits.header": old.cfg.Limits.Header != next.cfg.Limits.Header, "limits.header_timeout": old.cfg.Limits.HeaderTimeout != next.cfg.Limits.HeaderTimeout,
+		"limits.header":            old.cfg.Limits.Header != next.cfg.Limits.Header, "limits.header_timeout": old.cfg.Limits.HeaderTimeout != next.cfg.Limits.HeaderTimeout,
 		"log.format": old.cfg.Log.Format != next.cfg.Log.Format, "tls": (old.cfg.TLS.CertFile == "") != (next.cfg.TLS.CertFile == ""),
 	} {
 		if changed {

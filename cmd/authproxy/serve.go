@@ -166,6 +166,7 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 			return fmt.Errorf("tls: %w", err)
 		}
 		s.public.TLSConfig = &tls.Config{GetCertificate: certificate, MinVersion: tls.VersionTLS12}
+		s.public.Handler = onlyHTTPS(s.public.Handler)
 		go func() { failed <- s.public.ServeTLS(public, "", "") }()
 	} else {
 		go func() { failed <- s.public.Serve(public) }()
@@ -250,8 +251,21 @@ func newHTTPServer(h http.Handler, limits config.Limits, logger *slog.Logger) *h
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: limits.HeaderTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: limits.Header,
 		Protocols: protocols, DisableGeneralOptionsHandler: true,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100},
 		ErrorLog: log.New(debugLog{logger}, "", 0),
 	}
+}
+
+// onlyHTTPS refuses HTTP/2 requests that say :scheme http on a connection with TLS: net/http would have them look as if they
+// came without.
+func onlyHTTPS(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			http.Error(w, "the scheme is not that of the connection", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // debugLog takes what net/http says about broken connections and handshakes: clients cause it at will.
