@@ -70,7 +70,7 @@ func complete(text string) string {
 }
 
 // ignoreLines compares configurations by what they say.
-var ignoreLines = cmpopts.IgnoreUnexported(config.Config{})
+var ignoreLines = cmp.Options{cmpopts.IgnoreUnexported(config.Config{}), cmpopts.IgnoreFields(config.Config{}, "Files")}
 
 func env(pairs ...string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
@@ -139,7 +139,7 @@ upstream: http://127.0.0.1:5000
 	}
 	k, _ := base64.StdEncoding.DecodeString(key)
 	want := &config.Config{
-		File: "dir/config.yaml", Files: []string{"dir/config.yaml"},
+		File:      "dir/config.yaml",
 		PublicURL: &url.URL{Scheme: "https", Host: "app.example.com"},
 		Listen:    config.Addr{Network: "tcp", Address: ":8080"},
 		Prefix:    "/auth",
@@ -1052,8 +1052,81 @@ upstream: http://127.0.0.1:5000
 	if err != nil {
 		t.Fatal(err)
 	}
+	var names []string
+	for _, f := range c.Files {
+		names = append(names, f.Name)
+	}
 	want := []string{file, filepath.Join(dir, "secret"), filepath.Join(dir, "session.key")}
-	if d := cmp.Diff(want, c.Files); d != "" {
+	if d := cmp.Diff(want, names); d != "" {
 		t.Errorf("Files (-want +got):\n%s", d)
+	}
+}
+
+// Deployments that can be reproduced give every file the same time, and passwords are of the same length.
+func TestAFileHasChangedWhenItsContentHas(t *testing.T) {
+	name, long := filepath.Join(t.TempDir(), "secret"), time.Unix(1, 0)
+	write := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(name, []byte(text), 0o600), os.Chtimes(name, long, long)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	absent := config.File{Name: name}.Now()
+	if absent.Now() != absent {
+		t.Error("a file that is not there has changed")
+	}
+	write("one")
+	one := absent.Now()
+	if one == absent {
+		t.Error("that a file has come is no change")
+	}
+	write("two")
+	if one.Now() == one {
+		t.Error("other content of the same size and time is no change")
+	}
+	write("one")
+	if one.Now() != one {
+		t.Error("the same content is a change")
+	}
+}
+
+// Kubernetes swaps all files of a volume at once, perhaps while they are being read.
+func TestWhatIsLoadedWasThereAtTheSameTime(t *testing.T) {
+	dir := t.TempDir()
+	swap := func(version string) {
+		t.Helper()
+		data := filepath.Join(dir, version)
+		text := fmt.Sprintf("public_url: https://app.example.com\nprovider: {domain: acme.eu.auth0.com, client_id: '%s-${X}', client_secret: '${file:data/secret}'}\n"+
+			"session: {keys: [%s]}\nupstream: http://127.0.0.1:5000\n", version, key)
+		if err := errors.Join(os.Mkdir(data, 0o700), os.WriteFile(filepath.Join(data, "config.yaml"), []byte(text), 0o600), os.WriteFile(filepath.Join(data, "secret"), []byte("secret of "+version), 0o600),
+			os.Symlink(data, filepath.Join(dir, "next")), os.Rename(filepath.Join(dir, "next"), filepath.Join(dir, "data"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap("one")
+	if err := os.Symlink("data/config.yaml", filepath.Join(dir, "config.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	swaps := []string{"two", "three"}
+	c, err := config.Load(filepath.Join(dir, "config.yaml"), func(string) (string, bool) { // between the configuration and the secret
+		if len(swaps) > 0 {
+			swap(swaps[0])
+			swaps = swaps[1:]
+		}
+		return "x", true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Provider.ClientID != "three-x" || c.Provider.ClientSecret != "secret of three" {
+		t.Errorf("client %q with the secret %q", c.Provider.ClientID, c.Provider.ClientSecret)
+	}
+	again := 0
+	if _, err := config.Load(filepath.Join(dir, "config.yaml"), func(string) (string, bool) {
+		again++
+		swap(fmt.Sprint("again", again))
+		return "x", true
+	}); err != nil || again > 10 {
+		t.Errorf("with files that always change: read %d times, %v", again, err)
 	}
 }

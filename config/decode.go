@@ -13,7 +13,7 @@ import (
 // A loader reads one file and collects what is wrong with it.
 type loader struct {
 	file   string
-	files  []string // that were read
+	files  []File // that were read
 	getenv func(string) (string, bool)
 
 	lines    map[string]int    // where each key stands that was seen

@@ -30,7 +30,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.File, got.Files = "config.yaml", []string{"config.yaml"}
+	got.File = "config.yaml"
 	if d := cmp.Diff(parse(t, ""), got, ignoreLines); d != "" {
 		t.Errorf("the example is not the smallest configuration with the defaults (-smallest +example):\n%s", d)
 	}

@@ -6,10 +6,73 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 )
+
+// A File is what was found when a file was read. Two are equal when nothing has changed in between.
+type File struct {
+	Name string
+	Sum  string // of its content, or of why it could not be read
+}
+
+// Now reads the file again. What counts is its content: times and sizes miss changes on some file systems, and files that
+// are links to others.
+func (f File) Now() File {
+	text, err := readFile(f.Name, maxConfig)
+	return newFile(f.Name, text, err)
+}
+
+func newFile(name string, text []byte, err error) File {
+	if err != nil {
+		text = []byte(err.Error())
+	}
+	sum := sha256.Sum256(text)
+	return File{name, string(sum[:])}
+}
+
+// read reads a file that the configuration names, and notes what it found.
+func (l *loader) read(name string) ([]byte, error) {
+	path := l.path(name)
+	text, err := readFile(path, maxFile)
+	if f := newFile(path, text, err); !slices.Contains(l.files, f) {
+		l.files = append(l.files, f)
+	}
+	return text, err
+}
+
+// readFile reads a file of at most limit bytes. Its error says why it could not, without the name.
+func readFile(name string, limit int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, reason(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, reason(err)
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("it is larger than %d KiB", limit>>10)
+	}
+	return b, nil
+}
+
+// reason is an error of package os without the operation and the path.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
 
 // filePath accepts a path and makes it relative to the file's directory.
 func (l *loader) filePath(text string) (string, *fault) {

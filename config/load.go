@@ -16,9 +16,7 @@ package config
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,22 +35,42 @@ const (
 // Load reads a configuration file. It returns a complete Config, or as [Mistakes] everything that is wrong with the file.
 // References such as ${NAME} are looked up with getenv; nil means [os.LookupEnv]. Relative paths in the file are relative
 // to its directory.
+//
+// What it returns was in all its files at the same time: a secret of yesterday does not meet a policy of today. It gives up on
+// that when the files change again and again.
 func Load(file string, getenv func(string) (string, bool)) (*Config, error) {
+	for try := 1; ; try++ {
+		c, files, err := load(file, getenv)
+		if try == maxTries || !slices.ContainsFunc(files, func(f File) bool { return f.Now() != f }) {
+			return c, err
+		}
+	}
+}
+
+const maxTries = 5
+
+func load(file string, getenv func(string) (string, bool)) (*Config, []File, error) {
 	text, err := readFile(file, maxConfig)
 	if err != nil {
-		return nil, Mistakes{{File: file, Line: 1, Key: fileKey, Problem: "cannot be read: " + err.Error(),
+		return nil, nil, Mistakes{{File: file, Line: 1, Key: fileKey, Problem: "cannot be read: " + err.Error(),
 			Hint: "name a readable file with -config FILE or in $AUTHPROXY_CONFIG"}}
 	}
-	return Parse(file, text, getenv)
+	return parse(file, text, getenv)
 }
 
 // Parse does what [Load] does with a text in the place of the file's; name stands for the file's name, in mistakes and
 // where relative paths begin.
 func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Config, error) {
+	c, _, err := parse(name, text, getenv)
+	return c, err
+}
+
+// parse is Parse that also returns the files that were read, whether there are mistakes or not.
+func parse(name string, text []byte, getenv func(string) (string, bool)) (*Config, []File, error) {
 	if getenv == nil {
 		getenv = os.LookupEnv
 	}
-	l := &loader{file: name, getenv: getenv, lines: map[string]int{}, texts: map[string]string{}, broken: map[string]bool{}, meant: map[string]bool{}}
+	l := &loader{file: name, files: []File{newFile(name, text, nil)}, getenv: getenv, lines: map[string]int{}, texts: map[string]string{}, broken: map[string]bool{}, meant: map[string]bool{}}
 	c := defaults()
 	c.File = name
 	if root := l.parse(text); root != nil {
@@ -62,13 +80,13 @@ func Parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	if len(l.mistakes) > 0 {
 		l.withoutMissing()
 		l.mistakes.sort()
-		return nil, l.mistakes
+		return nil, l.files, l.mistakes
 	}
 	l.warnings.sort()
 	c.Warnings, c.Refusals = l.warnings, l.refusals
 	c.lines = l.lines
-	c.Files = append([]string{c.File}, l.files...)
-	return c, nil
+	c.Files = l.files
+	return c, l.files, nil
 }
 
 // withoutMissing removes the mistakes about keys that are not in the file because they are misspelt: the unknown key is
@@ -158,38 +176,4 @@ func (l *loader) path(name string) string {
 		return name
 	}
 	return filepath.Join(filepath.Dir(l.file), name)
-}
-
-// read reads a file that the configuration names, and notes that it did.
-func (l *loader) read(name string) ([]byte, error) {
-	path := l.path(name)
-	if !slices.Contains(l.files, path) {
-		l.files = append(l.files, path)
-	}
-	return readFile(path, maxFile)
-}
-
-// readFile reads a file of at most limit bytes. Its error says why it could not, without the name.
-func readFile(name string, limit int) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, reason(err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
-		return nil, reason(err)
-	}
-	if len(b) > limit {
-		return nil, fmt.Errorf("it is larger than %d KiB", limit>>10)
-	}
-	return b, nil
-}
-
-// reason is an error of package os without the operation and the path.
-func reason(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
-	}
-	return err
 }

@@ -13,8 +13,8 @@ import (
 // A Config is a checked configuration with its defaults filled in. Files that it names have been read, unless a comment
 // says otherwise; nothing has been connected to.
 type Config struct {
-	File  string   // where it was read from
-	Files []string // it and every file that it names: when one of them changes, the configuration has
+	File  string // where it was read from
+	Files []File // it and every file that it names: when one of them changes, the configuration has
 
 	PublicURL      *url.URL // scheme and host only, in lower case, without a default port; Path is ""
 	Listen         Addr

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"strings"
+	"slices"
 	"time"
 
 	"authproxy/config"
@@ -24,9 +24,9 @@ const retryEvery = 10 * time.Second
 func (s *server) watchFiles(ctx context.Context, hangup <-chan os.Signal) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	used := versions(s.now().cfg.Files) // what the last try has read
-	last := used                        // what the last look found
-	failed := time.Time{}               // when the last try failed; zero: it did not
+	used := s.now().cfg.Files // what the last try has read
+	last := used              // what the last look found
+	failed := time.Time{}     // when the last try failed; zero: it did not
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,16 +34,16 @@ func (s *server) watchFiles(ctx context.Context, hangup <-chan os.Signal) {
 		case <-hangup:
 			s.refused = "" // a signal is always answered in the log
 		case <-tick.C:
-			found := versions(s.now().cfg.Files)
-			settled := found == last
+			found := look(s.now().cfg.Files)
+			settled := slices.Equal(found, last)
 			last = found
-			if !settled || found == used && (failed.IsZero() || time.Since(failed) < retryEvery) {
+			if !settled || slices.Equal(found, used) && (failed.IsZero() || time.Since(failed) < retryEvery) {
 				continue
 			}
 		}
-		used = versions(s.now().cfg.Files) // before they are read: a change meanwhile is another one
+		used = look(s.now().cfg.Files) // before they are read: a change meanwhile is another one
 		if s.reload(ctx) {
-			used = versions(s.now().cfg.Files)
+			used = s.now().cfg.Files
 			failed = time.Time{}
 		} else {
 			failed = time.Now()
@@ -52,13 +52,12 @@ func (s *server) watchFiles(ctx context.Context, hangup <-chan os.Signal) {
 	}
 }
 
-// versions changes when one of the files does.
-func versions(files []string) string {
-	var b strings.Builder
+// look reads the files again.
+func look(files []config.File) (found []config.File) {
 	for _, f := range files {
-		b.WriteString(fileVersion(f))
+		found = append(found, f.Now())
 	}
-	return b.String()
+	return found
 }
 
 // reload makes a complete new assembly and swaps it in: requests under way keep the old one, and none sees half of each. A

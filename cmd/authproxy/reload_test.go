@@ -2,12 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"authproxy/config"
 )
@@ -79,5 +88,81 @@ func TestAConfigurationThatIsNotTakenIsReportedOnce(t *testing.T) {
 	}
 	if !s.reload(t.Context()) || s.now() == before {
 		t.Errorf("what was missing has come, and the configuration is still not taken:\n%s", log)
+	}
+}
+
+// What is written while a configuration is being taken over is another change.
+func TestAChangeDuringAReloadIsNotMissed(t *testing.T) {
+	t.Parallel()
+	s, write, log := reloading(t)
+	use := func(name string) {
+		t.Helper()
+		write(fmt.Sprintf("session: {keys: [MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY], store: file, file: {path: DIR/%s.db}}", name))
+	}
+	taken := make(chan string, 10)
+	s.watch.reload = func(bool) {
+		name := filepath.Base(s.now().cfg.Session.FilePath)
+		if name == "b.db" {
+			use("c")
+		}
+		taken <- name
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	hangup := make(chan os.Signal, 1)
+	s.running.Go(func() { s.watchFiles(ctx, hangup) })
+	t.Cleanup(cancel)
+	use("b")
+	hangup <- syscall.SIGHUP
+	for _, want := range []string{"b.db", "c.db"} {
+		select {
+		case got := <-taken:
+			if got != want {
+				t.Errorf("%s is taken over, want %s", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s is not taken over:\n%s", want, log)
+		}
+	}
+}
+
+// Some deployments give every file the same time.
+func TestACertificateOfTheSameSizeAndTimeIsNoticed(t *testing.T) {
+	dir, former := t.TempDir(), time.Unix(1, 0)
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, der []byte) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600), os.Chtimes(name, former, former)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: slog.New(slog.DiscardHandler)}
+	write(keyFile, "PRIVATE KEY", private)
+	size := 0
+	for serial := range int64(2) {
+		for { // signatures are of one size or another
+			template := &x509.Certificate{SerialNumber: big.NewInt(serial + 1), NotAfter: time.Now().Add(time.Hour)}
+			der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size == 0 || size == len(der) {
+				size = len(der)
+				write(certFile, "CERTIFICATE", der)
+				break
+			}
+		}
+		c.looked = time.Time{}
+		pair, err := c.get(nil)
+		if err != nil || pair.Leaf.SerialNumber.Int64() != serial+1 {
+			t.Fatalf("certificate %d is not in use: %v, %v", serial+1, pair, err)
+		}
 	}
 }

@@ -296,8 +296,8 @@ type certificate struct {
 	log               *slog.Logger
 
 	mu      sync.Mutex
-	looked  time.Time // when the files were last looked at
-	version string    // of the files that were read
+	looked  time.Time      // when the files were last looked at
+	read    [2]config.File // what was found when they were read
 	current *tls.Certificate
 }
 
@@ -309,8 +309,8 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.current, nil
 	}
 	c.looked = time.Now()
-	version := fileVersion(c.certFile) + fileVersion(c.keyFile)
-	if c.current != nil && version == c.version {
+	found := [2]config.File{config.File{Name: c.certFile}.Now(), config.File{Name: c.keyFile}.Now()}
+	if c.current != nil && found == c.read {
 		return c.current, nil
 	}
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
@@ -318,21 +318,10 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if c.current == nil {
 			return nil, err
 		}
-		if version != c.version {
-			c.log.Error("the new certificate cannot be used; the old one stays", "error", err.Error())
-			c.version = version
-		}
+		c.log.Error("the new certificate cannot be used; the old one stays", "error", err.Error())
+		c.read = found
 		return c.current, nil
 	}
-	c.current, c.version = &pair, version
+	c.current, c.read = &pair, found
 	return c.current, nil
-}
-
-// fileVersion changes when a file is written or replaced.
-func fileVersion(name string) string {
-	st, err := os.Stat(name)
-	if err != nil {
-		return err.Error()
-	}
-	return fmt.Sprintf("%d %d;", st.Size(), st.ModTime().UnixNano())
 }
