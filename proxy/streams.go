@@ -17,8 +17,9 @@ import (
 
 // streams knows the answers that go on for long, so that they end when the session does that they were begun with.
 type streams struct {
-	p    atomic.Pointer[Proxy] // the latest; streams outlive a reload
-	wake chan struct{}         // a session was ended here: look at once
+	p       atomic.Pointer[Proxy] // the latest; streams outlive a reload
+	wake    chan struct{}         // a session was ended here: look at once
+	leaving atomic.Bool           // the program stops
 
 	mu   sync.Mutex
 	open map[*stream]struct{}
@@ -139,6 +140,9 @@ func (s *streams) run(ctx context.Context) {
 
 // check closes the streams whose session has ended. That a store does not answer ends nothing.
 func (s *streams) check(ctx context.Context) {
+	if s.leaving.Load() {
+		s.leave() // those that have begun since
+	}
 	for _, st := range s.list(func(st *stream) bool { return st.alive != nil }) {
 		if errors.Is(st.alive(ctx), session.ErrNone) {
 			go st.close(closePolicy) // a client that does not read takes a second
@@ -165,14 +169,23 @@ func (s *streams) list(want func(*stream) bool) (all []*stream) {
 	return all
 }
 
-// CloseStreams ends the WebSockets and event streams, which would not end by themselves, for a shutdown.
+// CloseStreams ends the WebSockets and event streams, which would not end by themselves, for a shutdown. It returns when their
+// clients have been told, after a second at most; those that begin later are ended by Run.
 func (p *Proxy) CloseStreams() {
-	for _, st := range p.streams.list(func(st *stream) bool { return st.endless }) {
-		go st.close(closeGoingAway)
-	}
+	p.streams.leaving.Store(true)
+	p.streams.leave()
 }
 
-// close takes a second at most, when the client does not read; nobody waits for it. It ends the stream towards both sides. A WebSocket client is told why, if that is possible between two frames.
+func (s *streams) leave() {
+	var closing sync.WaitGroup
+	for _, st := range s.list(func(st *stream) bool { return st.endless }) {
+		closing.Go(func() { st.close(closeGoingAway) })
+	}
+	closing.Wait()
+}
+
+// close ends the stream towards both sides. A WebSocket client is told why, if that is possible between two frames. It takes a
+// second at most, when the client does not read.
 func (st *stream) close(code uint16) {
 	st.closed.Store(true)
 	st.owner.remove(st)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -370,6 +371,61 @@ func TestAShutdownEndsWhatWouldNotEndByItself(t *testing.T) {
 	for _, want := range []string{"part\n", "last part\n"} {
 		if line, err := download.ReadString('\n'); line != want {
 			t.Errorf("the download goes on with %q, %v, want %q", line, err, want)
+		}
+	}
+}
+
+// A request that the upstream has not answered yet when we stop may turn out to be one that never ends.
+func TestAShutdownEndsStreamsThatBeginJustThen(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.run()
+	b := w.signedIn(t, "ada")
+	asked, begin := make(chan struct{}), make(chan struct{})
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "text/event-stream")
+		close(asked)
+		<-begin
+		http.NewResponseController(rw).Flush()
+		<-r.Context().Done()
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r := w.newRequest("GET", "/events")
+		r.Header.Set("Cookie", w.cookie+"="+b.session())
+		if res, err := b.transport.RoundTrip(r); err == nil {
+			read(res)
+		}
+	}()
+	<-asked
+	w.proxy.CloseStreams()
+	close(begin)
+	within(t, "the end of the event stream", ended)
+}
+
+// The program ends when nothing is under way, and a WebSocket is not: its client must have been told before.
+func TestAShutdownDoesNotOvertakeWhatClientsAreTold(t *testing.T) {
+	w := newWorld(t, setup{})
+	b := w.signedIn(t, "ada")
+	var all []net.Conn
+	for range 100 {
+		w.webSockets(func(c net.Conn) { io.Copy(io.Discard, c) })
+		c, _, res := w.shake(t, "/socket", "Origin: http://app.test", "Cookie: "+w.cookie+"="+b.session())
+		if res.StatusCode != 101 {
+			t.Fatal(res.Status)
+		}
+		all = append(all, c)
+	}
+	w.proxy.CloseStreams()
+	for _, c := range all {
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf, n := make([]byte, 10), 0
+		raw.Read(func(fd uintptr) bool { n, err = syscall.Read(int(fd), buf); return true }) // what is there, without waiting
+		if got := string(buf[:max(n, 0)]); got != closing(1001) {
+			t.Fatalf("after CloseStreams a client has got %x, %v", got, err)
 		}
 	}
 }
