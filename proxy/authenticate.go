@@ -70,6 +70,18 @@ func (p *Proxy) alive(ctx context.Context, who visitor) error {
 	return session.ErrNone
 }
 
+// expired says whether the time of a visitor's credentials is over, which needs no store.
+func (p *Proxy) expired(who visitor) bool {
+	switch g := who.grant; {
+	case g == nil:
+		return p.opts.Sessions.Expired(who.session)
+	case g.session != nil:
+		return p.opts.Sessions.Expired(g.session)
+	default:
+		return !p.now().Before(g.expires)
+	}
+}
+
 // authenticate finds out who makes the request. Its error means that the session store or an issuer failed, or that the
 // request has a bearer token that is not good, never that nobody is there.
 func (p *Proxy) authenticate(x *exchange) (visitor, error) {

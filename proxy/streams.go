@@ -37,10 +37,10 @@ const (
 
 // A stream is one such answer.
 type stream struct {
-	alive   func(context.Context) error // session.ErrNone when it has to end; nil: it is nobody's
-	body    io.Closer                   // of the upstream's response
-	socket  *socket                     // nil unless it is a WebSocket
-	endless bool                        // not worth waiting for at a shutdown
+	who     visitor   // whose it is; anonymous is nobody
+	body    io.Closer // of the upstream's response
+	socket  *socket   // nil unless it is a WebSocket
+	endless bool      // not worth waiting for at a shutdown
 	owner   *streams
 	closed  atomic.Bool // by us
 }
@@ -57,11 +57,8 @@ func (s *streams) watch(x *exchange, who visitor, res *http.Response) {
 	if !upgraded && res.ContentLength >= 0 && res.ContentLength < 1<<20 {
 		return
 	}
-	st := &stream{body: res.Body, owner: s, endless: upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")}
-	switch {
-	case !who.IsAnonymous():
-		st.alive = func(ctx context.Context) error { return s.p.Load().alive(ctx, who) }
-	case !st.endless: // a public answer, which ends by itself
+	st := &stream{who: who, body: res.Body, owner: s, endless: upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")}
+	if who.IsAnonymous() && !st.endless { // a public answer, which ends by itself
 		return
 	}
 	x.stream = st
@@ -138,16 +135,29 @@ func (s *streams) run(ctx context.Context) {
 	}
 }
 
-// check closes the streams whose session has ended. That a store does not answer ends nothing.
+// check closes the streams whose session has ended. That a store does not answer ends those only whose time is over.
 func (s *streams) check(ctx context.Context) {
 	if s.leaving.Load() {
 		s.leave() // those that have begun since
 	}
-	for _, st := range s.list(func(st *stream) bool { return st.alive != nil }) {
-		if errors.Is(st.alive(ctx), session.ErrNone) {
-			go st.close(closePolicy) // a client that does not read takes a second
+	p := s.p.Load()
+	owned := s.list(func(st *stream) bool { return !st.who.IsAnonymous() })
+	for _, st := range owned { // all of them, before a store makes us wait
+		if p.expired(st.who) {
+			st.end()
 		}
 	}
+	for _, st := range owned {
+		if !st.closed.Load() && errors.Is(p.alive(ctx, st.who), session.ErrNone) {
+			st.end()
+		}
+	}
+}
+
+// end closes a stream whose session has ended. A client that does not read is not waited for.
+func (st *stream) end() {
+	st.closed.Store(true) // at once, for what is on its way
+	go st.close(closePolicy)
 }
 
 // ended says that sessions were ended here.

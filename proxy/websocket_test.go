@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"authproxy/proxy"
+	"authproxy/session"
 )
 
 // webSockets makes the upstream switch to WebSocket where it is asked to, and hand each connection to talk.
@@ -345,6 +346,26 @@ func TestAStoreThatIsDownEndsNoStream(t *testing.T) {
 	send("data: still there")
 	if line, err := lines.ReadString('\n'); line != "data: still there\n" {
 		t.Errorf("the stream goes on with %q, %v", line, err)
+	}
+}
+
+// How long a session may last at most is known without the store.
+func TestAStoreThatIsDownKeepsNoStreamBeyondItsSessionsTime(t *testing.T) {
+	w := newWorld(t, setup{file: true})
+	b := w.signedIn(t, "ada")
+	lines, send := sse(t, w, b, "text/event-stream")
+	send("data: 1")
+	lines.ReadString('\n')
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.sessions.End(t.Context(), session.Selector{ID: "x"}); err == nil { // after which no session is known by heart
+		t.Fatal("the store is not down")
+	}
+	w.clock.advance(7 * 24 * time.Hour)
+	w.proxy.CheckStreams(t.Context())
+	if rest, err := io.ReadAll(lines); err == nil || len(rest) > 0 {
+		t.Errorf("the stream ends with %q, %v, want it broken off", rest, err)
 	}
 }
 

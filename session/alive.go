@@ -14,8 +14,7 @@ type Prober interface {
 // nobody knows when a session was used last, so whoever asks bounds the idle time. The error means that the store could not
 // answer, or cannot ever.
 func (m *Manager) Alive(ctx context.Context, s *Session) (bool, error) {
-	now := m.now()
-	if !now.Before(s.Expires) || now.Sub(s.Created) >= m.Life {
+	if m.Expired(s) {
 		return false, nil
 	}
 	if p, ok := m.store.(Prober); ok {

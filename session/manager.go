@@ -169,6 +169,13 @@ func (m *Manager) Check(ctx context.Context, value string) error {
 	return err
 }
 
+// Expired says whether the time of a session is over that was known once, whatever became of it in the store since: the time
+// of a session is never extended beyond what it had at its beginning. The idle time is not judged.
+func (m *Manager) Expired(s *Session) bool {
+	now := m.now()
+	return !now.Before(s.Expires) || now.Sub(s.Created) >= m.Life
+}
+
 // slide records that s was used now. It returns nil when that did not work out: then another request tries again.
 func (m *Manager) slide(ctx context.Context, value string, s *Session, now time.Time) (*Session, string) {
 	next := s.Change(func(s *Session) { s.Used = now })
