@@ -44,6 +44,7 @@ var units = []unit{
 	{"bench", "how fast it is, with the means to measure it again", anything},
 	{"deploy", "how to run it", ""},
 	{"docs", "what operators and developers read", ""},
+	{"operated", "how it behaves as processes that are reloaded, restarted and killed under load", ""},
 	{"e2e", "what a real browser and a provider nobody here wrote see; a module of its own", ""},
 	{"examples", "apps behind it", anything},
 	{"testdata", "files of this module's tests", ""},

@@ -45,6 +45,7 @@ has() {
 	Chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
 	fonts) [ -n "$(find /usr/share/fonts /usr/local/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] ;;
 	Redis) command -v redis-server >/dev/null && command -v redis-cli >/dev/null ;;
+	HAProxy) command -v haproxy >/dev/null ;;
 	promtool) command -v promtool >/dev/null ;;
 	npm) command -v npm >/dev/null && command -v node >/dev/null ;;
 	"Python with Flask, PyJWT and cryptography") /usr/bin/python3 -c 'import flask, jwt, cryptography' 2>/dev/null ;;
@@ -56,12 +57,13 @@ packages_of() {
 	Chromium) echo chromium ;;
 	fonts) echo fonts-dejavu-core ;;
 	Redis) echo redis-server redis-tools ;;
+	HAProxy) echo haproxy ;;
 	promtool) echo prometheus ;;
 	npm) echo nodejs npm ;;
 	"Python with Flask, PyJWT and cryptography") echo python3-flask python3-jwt python3-cryptography ;;
 	esac
 }
-needs=("a C compiler" Redis promtool Chromium fonts npm "Python with Flask, PyJWT and cryptography")
+needs=("a C compiler" Redis HAProxy promtool Chromium fonts npm "Python with Flask, PyJWT and cryptography")
 
 heading "What the tests need"
 command -v go >/dev/null || fail "there is no go: install Go 1.26 or later, see https://go.dev/doc/install"
