@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -347,4 +348,32 @@ func TestABadFileChangesNothingAndTheLogSaysWhy(t *testing.T) {
 	if n := x.replica.metric("authproxy_last_reload_successful"); n != 1 {
 		t.Errorf("authproxy_last_reload_successful is %v", n)
 	}
+}
+
+// Who installs a configuration and sends the signal cannot know how far a program that was just started has come.
+func TestASignalToReloadDoesNoHarmAtTheStart(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // in the place of Redis, so that the start takes a while
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	w := newWorld(t, settings{session: fmt.Sprintf("store: redis, redis: {url: 'redis://%s'}", silent.Addr())})
+	r := &replica{w: w, addr: "127.0.0.1:" + freePort(t), admin: "127.0.0.1:" + freePort(t), file: filepath.Join(t.TempDir(), "config.yaml")}
+	write(t, r.file, w.config(r))
+	r.process = start(t, program, "serve", "-config", r.file)
+	c, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r.signal(syscall.SIGHUP)
+	eventually(t, "it listens", func() bool {
+		if !r.running() {
+			t.Fatalf("it has ended: %v", r.err)
+		}
+		return r.listens()
+	})
+	r.signal(syscall.SIGINT)
+	r.ended(t)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
@@ -21,7 +20,7 @@ const retryEvery = 10 * time.Second
 
 // watchFiles reloads the configuration on a signal, and when one of its files has changed, until ctx ends. A file that was
 // changed is read when two looks in a row find the same: somebody may be writing it.
-func (s *server) watchFiles(ctx context.Context, hangup <-chan os.Signal) {
+func (s *server) watchFiles(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	used := s.now().cfg.Files // what the last try has read
@@ -31,7 +30,7 @@ func (s *server) watchFiles(ctx context.Context, hangup <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangup:
+		case <-s.hangup:
 			s.refused = "" // a signal is always answered in the log
 		case <-tick.C:
 			found := look(s.now().cfg.Files)

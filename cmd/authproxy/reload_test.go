@@ -109,7 +109,8 @@ func TestAChangeDuringAReloadIsNotMissed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	hangup := make(chan os.Signal, 1)
-	s.running.Go(func() { s.watchFiles(ctx, hangup) })
+	s.hangup = hangup
+	s.running.Go(func() { s.watchFiles(ctx) })
 	t.Cleanup(cancel)
 	use("b")
 	hangup <- syscall.SIGHUP

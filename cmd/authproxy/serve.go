@@ -22,6 +22,9 @@ import (
 )
 
 func serveCommand(e *environment, args []string) int {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // before anything takes time: it would end us
+	defer signal.Stop(hangup)
 	f := e.flags("serve")
 	file := configFlag(f)
 	if status, ok := e.parse(f, args, 0); !ok {
@@ -38,7 +41,7 @@ func serveCommand(e *environment, args []string) int {
 	logger := newLogger(logs, e.stderr, cfg.Log, level)
 	log.SetFlags(0)
 	log.SetOutput(debugLog{logger}) // net/http writes there what odd upstreams send
-	s := &server{log: logger, level: level, reloads: true, meters: newMeters()}
+	s := &server{log: logger, level: level, hangup: hangup, meters: newMeters()}
 	s.watch = s.meters.observers()
 	a, err := buildObserved(cfg, logger, openConfiguredStore, s.watch, nil)
 	var mistakes config.Mistakes
@@ -74,11 +77,11 @@ func (a *assembly) warnings() []config.Mistake {
 
 // A server is what listens: for the assembly of the latest configuration.
 type server struct {
-	log     *slog.Logger
-	level   *slog.LevelVar // of log; nil when it cannot be changed
-	reloads bool           // the configuration is a file that may change
-	watch   observers
-	meters  *meters // fed by watch; nil: nobody counts
+	log    *slog.Logger
+	level  *slog.LevelVar   // of log; nil when it cannot be changed
+	hangup <-chan os.Signal // says that the configuration is to be read again; nil: it is no file that may change
+	watch  observers
+	meters *meters // fed by watch; nil: nobody counts
 
 	stores  map[storeKey]session.Reopener // all that were opened: requests of an older configuration may still use theirs
 	refused string                        // why the last reload failed; "" when it did not
@@ -182,11 +185,8 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 		defer s.grpc.Close()
 	}
 	s.running.Go(func() { tuneGC(background) })
-	if s.reloads {
-		hangup := make(chan os.Signal, 1)
-		signal.Notify(hangup, syscall.SIGHUP)
-		defer signal.Stop(hangup)
-		s.running.Go(func() { s.watchFiles(background, hangup) })
+	if s.hangup != nil {
+		s.running.Go(func() { s.watchFiles(background) })
 	}
 
 	s.ready.Store(true)
