@@ -71,7 +71,7 @@ type process struct {
 	err  error         // how; to be read after done
 }
 
-// start runs a program. What it has written is shown when the test has failed.
+// start runs a program. What it has written at last is shown when the test has failed.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -89,10 +89,11 @@ func start(t testing.TB, name string, args ...string) *process {
 	}()
 	t.Cleanup(func() {
 		p.kill()
-		if out := p.out.String(); t.Failed() {
-			t.Logf("%s %s wrote:\n%.20000s", filepath.Base(name), strings.Join(args, " "), out)
-		} else if strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic: ") {
-			t.Errorf("%s %s wrote:\n%.20000s", filepath.Base(name), strings.Join(args, " "), out)
+		out := p.out.String()
+		if strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic: ") {
+			t.Errorf("%s wrote:\n%.10000s", filepath.Base(name), out)
+		} else if t.Failed() {
+			t.Logf("%s wrote at last:\n%s", filepath.Base(name), out[max(0, len(out)-4000):])
 		}
 	})
 	return p

@@ -23,7 +23,7 @@ func startRedis(t testing.TB, args ...string) *redis {
 		t.Skip("there is no redis-server: install the package of that name") // test.sh counts it
 	}
 	r := &redis{t: t, port: freePort(t)}
-	r.args = append([]string{"--port", r.port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "yes"}, args...)
+	r.args = append([]string{"--port", r.port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "yes", "--repl-diskless-sync-delay", "0"}, args...)
 	r.start()
 	return r
 }
