@@ -22,7 +22,10 @@ func (p *Proxy) callback(x *exchange) error {
 	query, err := url.ParseQuery(x.target.query)
 	a, ok := attempt{}, false
 	if states := query["state"]; len(states) == 1 { // whatever else is wrong, this login is over
-		a, ok = p.takeAttempt(x, states[0])
+		var unknown error
+		if a, ok, unknown = p.takeAttempt(x, states[0]); unknown != nil {
+			return p.storeFailure(unknown)
+		}
 	}
 	if err != nil {
 		return p.badCallback("malformed", err)

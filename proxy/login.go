@@ -179,26 +179,27 @@ func (p *Proxy) openAttempt(name, value string) (a attempt, ok bool) {
 	return a, age < loginLife && age > -loginLife
 }
 
-// takeAttempt finds the login that a callback's state belongs to, in this browser's cookies, and lets it be used once. Its
-// cookie is expired in every outcome.
-func (p *Proxy) takeAttempt(x *exchange, s string) (attempt, bool) {
+// takeAttempt finds the login that a callback's state belongs to, in this browser's cookies, and lets it be used once, here or
+// at another replica. Its cookie is expired in every outcome. The error means that the store could not say whether it was.
+func (p *Proxy) takeAttempt(x *exchange, s string) (a attempt, ok bool, err error) {
 	name := state(s).cookie(p.cookies)
 	if name == "" {
-		return attempt{}, false
+		return attempt{}, false, nil
 	}
 	values := cookieValues(x.r.Header, name)
 	if len(values) == 0 {
-		return attempt{}, false
+		return attempt{}, false, nil
 	}
 	x.setCookie(p.expiredLoginCookie(name))
 	if len(values) > 1 {
-		return attempt{}, false
+		return attempt{}, false, nil
 	}
-	a, ok := p.openAttempt(name, values[0])
-	if !ok || subtle.ConstantTimeCompare([]byte(a.Login.State), []byte(s)) != 1 {
-		return attempt{}, false
+	a, ok = p.openAttempt(name, values[0])
+	if !ok || subtle.ConstantTimeCompare([]byte(a.Login.State), []byte(s)) != 1 || !p.consumed.add(sha256.Sum256([]byte(s)), p.now(), loginLife) {
+		return attempt{}, false, nil
 	}
-	return a, p.consumed.add(sha256.Sum256([]byte(s)), p.now(), loginLife)
+	ok, err = p.opts.Sessions.Once(x.r.Context(), "state:"+s, loginLife)
+	return a, ok, err
 }
 
 // login is the endpoint that starts a login. Of its query, what the contract names is used, each at most once, and

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -191,19 +192,38 @@ func (p *Proxy) backchannelLogout(x *exchange) error {
 	}
 	x.who = &identity.Identity{Issuer: token.Issuer, Subject: token.Subject}
 	x.reason = "back-channel logout"
-	once := sha256.Sum256([]byte(token.Issuer + "\x00" + token.ID)) // a replay must not end what was begun since
-	if !p.loggedOut.add(once, p.now(), max(token.Expires.Sub(p.now()), 0)+10*time.Minute) {
-		x.reason, x.logout = "back-channel logout, replayed", logoutReplayed
-		return p.empty(x)
-	}
-	err = p.opts.Sessions.End(x.r.Context(), session.Selector{Issuer: token.Issuer, Subject: token.Subject, ProviderSID: token.SessionID})
-	if err != nil {
-		p.loggedOut.forget(once) // the provider may try again
+	first, err := p.obeyOnce(x.r.Context(), token)
+	switch {
+	case err != nil:
 		return p.storeFailure(err)
+	case !first:
+		x.reason, x.logout = "back-channel logout, replayed", logoutReplayed
+	default:
+		p.streams.ended()
+		x.logout = logoutObeyed
 	}
-	p.streams.ended()
-	x.logout = logoutObeyed
 	return p.empty(x)
+}
+
+// obeyOnce ends the sessions that a logout token names, unless that was done, here or at another replica: a replay must not
+// end what was begun since. What fails was not done: the provider may try again.
+func (p *Proxy) obeyOnce(ctx context.Context, token *oidc.LogoutToken) (first bool, err error) {
+	id := token.Issuer + "\x00" + token.ID
+	here, name, life := sha256.Sum256([]byte(id)), "logout:"+id, max(token.Expires.Sub(p.now()), 0)+10*time.Minute
+	if !p.loggedOut.add(here, p.now(), life) {
+		return false, nil
+	}
+	used, err := p.opts.Sessions.Used(ctx, name)
+	if err == nil && !used {
+		err = p.opts.Sessions.End(ctx, session.Selector{Issuer: token.Issuer, Subject: token.Subject, ProviderSID: token.SessionID})
+	}
+	if err == nil && !used { // not before: if it failed nobody would end them
+		_, err = p.opts.Sessions.Once(ctx, name, life)
+	}
+	if err != nil {
+		p.loggedOut.forget(here)
+	}
+	return !used, err
 }
 
 // empty answers 200 with nothing.

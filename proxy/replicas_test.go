@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os/exec"
 	"sync"
 	"sync/atomic"
@@ -41,7 +42,13 @@ func startRedis(t *testing.T) string {
 // transport reaches the second.
 func replicas(t *testing.T, s setup) (w *world, second *http.Transport, wait func()) {
 	t.Helper()
-	redis, key := startRedis(t), []byte(sessionKey)
+	return replicasOf(t, startRedis(t), s)
+}
+
+// replicasOf is replicas with a Redis that is there already.
+func replicasOf(t *testing.T, redis string, s setup) (w *world, second *http.Transport, wait func()) {
+	t.Helper()
+	key := []byte(sessionKey)
 	open := func(o *proxy.Options) {
 		cookie := session.NewCookie("authproxy", "", false, http.SameSiteLaxMode)
 		store, err := session.OpenRedisStore(session.RedisOptions{URL: redis, Prefix: "test:"}, o.Sealer, [][]byte{key}, cookie, 24*time.Hour, o.Now)
@@ -159,6 +166,99 @@ func TestALogoutAtOneReplicaIsObeyedByTheOther(t *testing.T) {
 	for ask() != http.StatusUnauthorized {
 		if time.Since(begin) > 2*time.Second {
 			t.Fatal("two seconds after the logout the other replica still believes the session")
+		}
+	}
+}
+
+// Attacks P7: what is used once is used once by all replicas together.
+func TestALoginIsUsedOnceByTwoReplicas(t *testing.T) {
+	w, second, _ := replicas(t, setup{})
+	for _, atOnce := range []bool{false, true} {
+		t.Run(fmt.Sprint("at once ", atOnce), func(t *testing.T) {
+			b := w.newBrowser(t)
+			callback := b.login("/x")
+			r := must(http.NewRequest("GET", callback, nil))
+			r.Header.Set("Accept", acceptPages)
+			r.Header.Set("Cookie", b.jar.line(r))
+			before := w.provider.Count("token")
+			var signedIn atomic.Int32
+			visit := func(transport http.RoundTripper) {
+				res, err := transport.RoundTrip(r.Clone(t.Context()))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				read(res)
+				switch {
+				case res.StatusCode == http.StatusSeeOther:
+					signedIn.Add(1)
+				case res.StatusCode != http.StatusFound: // begins again
+					t.Errorf("the callback is answered %s", res.Status)
+				}
+			}
+			var running sync.WaitGroup
+			for i := range 8 {
+				running.Go(func() { visit([]http.RoundTripper{b.transport, second}[i%2]) })
+				if !atOnce {
+					running.Wait()
+				}
+			}
+			running.Wait()
+			if n := w.provider.Count("token") - before; n != 1 || signedIn.Load() != 1 {
+				t.Errorf("the code was sent %d times, and %d callbacks began a session", n, signedIn.Load())
+			}
+		})
+	}
+}
+
+func TestALogoutTokenIsObeyedOnceByTwoReplicas(t *testing.T) {
+	w, second, _ := replicas(t, setup{})
+	other := w.newBrowser(t)
+	other.transport = second
+	notify := func(b *browser, token string) {
+		t.Helper()
+		b.send("POST", "/auth/backchannel-logout", url.Values{"logout_token": {token}}.Encode(), "Content-Type", "application/x-www-form-urlencoded").wants(t, 200)
+	}
+	old := w.signedIn(t, "ada")
+	token := w.provider.LogoutToken(clientID, "ada", "", nil)
+	notify(old, token)
+	if alive(t, old) {
+		t.Fatal("the session lives on")
+	}
+	b := w.signedIn(t, "ada")
+	notify(other, token)
+	if !alive(t, b) {
+		t.Error("a replay at the other replica has ended a session that was begun since")
+	}
+	if e := w.log.find(t, "the replay", func(r record) bool { return r["reason"] == "back-channel logout, replayed" }); len(e) != 1 {
+		t.Errorf("%d replays are in the log", len(e))
+	}
+}
+
+// A logout that was not obeyed, because the store failed, is obeyed when the provider tries again, at any replica.
+func TestALogoutTokenThatFailedAtOneReplicaIsObeyedByTheOther(t *testing.T) {
+	redis := startRedis(t)
+	w, second, _ := replicasOf(t, redis, setup{})
+	set := func(replicas string) { // with one more than there are, Redis is read from and not written to
+		t.Helper()
+		if out, err := exec.Command("redis-cli", "-e", "-u", redis, "CONFIG", "SET", "min-replicas-to-write", replicas).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	other := w.newBrowser(t)
+	other.transport = second
+	b := w.signedIn(t, "ada")
+	form := url.Values{"logout_token": {w.provider.LogoutToken(clientID, "ada", "", nil)}}.Encode()
+	set("1")
+	b.send("POST", "/auth/backchannel-logout", form, "Content-Type", "application/x-www-form-urlencoded").wantsJSON(t, 503, "session_store_unavailable")
+	set("0")
+	if !alive(t, b) {
+		t.Fatal("the session has ended")
+	}
+	other.send("POST", "/auth/backchannel-logout", form, "Content-Type", "application/x-www-form-urlencoded").wants(t, 200)
+	for begin := time.Now(); alive(t, b); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatal("the session lives on")
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -39,29 +38,88 @@ func (m *Manager) Exclusive(ctx context.Context, value string, s *Session, ttl t
 	return latest, release, true, nil
 }
 
-var (
+// A Rememberer is a Store that several processes share, and that remembers for all of them what was used.
+type Rememberer interface {
+	// Remember notes for ttl that name was used, and says whether it is the first to do so.
+	Remember(ctx context.Context, name string, ttl time.Duration) (first bool, err error)
+
+	// Remembers says whether name was used.
+	Remembers(ctx context.Context, name string) (bool, error)
+}
+
+// Once says whether name is used for the first time by any of the processes that share the store, and notes for ttl that it
+// is. With a store of this process alone that is always so: what this process has used its caller knows.
+func (m *Manager) Once(ctx context.Context, name string, ttl time.Duration) (first bool, err error) {
+	if r, shared := m.store.(Rememberer); shared {
+		return r.Remember(ctx, name, ttl)
+	}
+	return true, nil
+}
+
+// Used says whether Once was asked for name by another process that shares the store.
+func (m *Manager) Used(ctx context.Context, name string) (bool, error) {
+	if r, shared := m.store.(Rememberer); shared {
+		return r.Remembers(ctx, name)
+	}
+	return false, nil
+}
+
+const (
 	// Both may arrive twice without harm.
-	takeLease = rueidis.NewLuaScript(`if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('get', KEYS[1]) == ARGV[1] then return 1 end return 0`)
-	endLease  = rueidis.NewLuaScript(`if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0`)
+	takeScript = `if redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) or redis.call('get', KEYS[1]) == ARGV[1] then return 1 end return 0`
+	endScript  = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0`
 )
+
+// take sets a key for ttl unless it is there.
+func (r *RedisStore) take(ctx context.Context, key, holder string, ttl time.Duration) (bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	answers, err := r.link.do(ctx, func(b rueidis.Builder) []rueidis.Completed {
+		return []rueidis.Completed{b.Eval().Script(takeScript).Numkeys(1).Key(key).Arg(holder, millis(ttl)).Build()}
+	})
+	if err != nil {
+		return false, err
+	}
+	taken, err := answers[0].AsInt64()
+	return taken == 1, err
+}
+
+// named is the key of what is no session, under a hash: names come from outside.
+func (r *RedisStore) named(kind, name string) string {
+	hash := sha256.Sum256([]byte(name))
+	return r.opts.Prefix + kind + base64.RawURLEncoding.EncodeToString(hash[:16])
+}
 
 // Lease implements [Leaser].
 func (r *RedisStore) Lease(ctx context.Context, name string, ttl time.Duration) (release func(), ok bool, err error) {
-	hash := sha256.Sum256([]byte(name))
-	key, holder := r.opts.Prefix+"l:"+base64.RawURLEncoding.EncodeToString(hash[:16]), rand.Text()
-	within, cancel := bounded(ctx)
-	defer cancel()
-	c := r.link.client.Load()
-	if c == nil {
-		return nil, false, errors.New("session store: no connection to Redis yet")
-	}
-	got, err := takeLease.Exec(within, *c, []string{key}, []string{holder, millis(ttl)}).AsInt64()
-	if err != nil || got != 1 {
+	key, holder := r.named("l:", name), rand.Text()
+	if ok, err = r.take(ctx, key, holder, ttl); !ok {
 		return nil, false, err
 	}
 	return func() {
 		ctx, cancel := bounded(context.WithoutCancel(ctx))
 		defer cancel()
-		endLease.Exec(ctx, *c, []string{key}, []string{holder}) // otherwise it ends by itself
+		r.link.do(ctx, func(b rueidis.Builder) []rueidis.Completed { // otherwise it ends by itself
+			return []rueidis.Completed{b.Eval().Script(endScript).Numkeys(1).Key(key).Arg(holder).Build()}
+		})
 	}, true, nil
+}
+
+// Remember implements [Rememberer].
+func (r *RedisStore) Remember(ctx context.Context, name string, ttl time.Duration) (bool, error) {
+	return r.take(ctx, r.named("o:", name), rand.Text(), ttl)
+}
+
+// Remembers implements [Rememberer].
+func (r *RedisStore) Remembers(ctx context.Context, name string) (bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	answers, err := r.link.do(ctx, func(b rueidis.Builder) []rueidis.Completed {
+		return []rueidis.Completed{b.Exists().Key(r.named("o:", name)).Build()}
+	})
+	if err != nil {
+		return false, err
+	}
+	n, err := answers[0].AsInt64()
+	return n > 0, err
 }

@@ -288,6 +288,50 @@ func TestRedisKnowsThatAnIdleSessionHasEnded(t *testing.T) {
 	}
 }
 
+// Attacks P7: what is used at one replica is used at all.
+func TestRedisRemembersWhatWasUsed(t *testing.T) {
+	server := startRedis(t)
+	a, b := replica(t, session.RedisOptions{URL: server.url()}), replica(t, session.RedisOptions{URL: server.url()})
+	var first atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			ok, err := []*session.Manager{a, b}[i%2].Once(t.Context(), "x", time.Hour)
+			if err != nil {
+				t.Error(err)
+			} else if ok {
+				first.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := first.Load(); n != 1 {
+		t.Errorf("of 40 uses %d were the first", n)
+	}
+	for name, want := range map[string]bool{"x": true, "y": false} {
+		if used, err := b.Used(t.Context(), name); err != nil || used != want {
+			t.Errorf("Used(%q) = %v, %v, want %v", name, used, err, want)
+		}
+	}
+	if keys := server.cli("--scan", "--pattern", "authproxy:o:*"); strings.Count(keys, "\n") != 1 || strings.Contains(server.cli("PTTL", strings.Trim(strings.TrimSpace(keys), `"`)), "-") {
+		t.Errorf("what is remembered, for how long: %s", keys)
+	}
+	if ok, err := a.Once(t.Context(), "short", time.Millisecond); err != nil || !ok {
+		t.Errorf("Once = %v, %v", ok, err)
+	}
+	eventually(t, 2*time.Second, "what was used is forgotten in time", func() bool {
+		used, err := b.Used(t.Context(), "short")
+		return err == nil && !used
+	})
+	server.kill()
+	if ok, err := a.Once(t.Context(), "z", time.Hour); err == nil || ok {
+		t.Errorf("Once without Redis = %v, %v, want an error", ok, err)
+	}
+	if _, err := a.Used(t.Context(), "x"); err == nil {
+		t.Error("Used without Redis is no error")
+	}
+}
+
 // A change of the configuration keeps the connection, and both stores obey each other.
 func TestRedisStoreReopens(t *testing.T) {
 	server := startRedis(t)
