@@ -268,15 +268,24 @@ func (l *redisLink) close() {
 	}
 }
 
-// do sends what build makes, in one go, and sends it once more when the connection turned out to be broken: whatever we send
-// may arrive twice. The error is the first of the answers' that is not "nil".
+// do sends what build makes, in one go, and sends it once more when the connection turned out to be broken: it may arrive
+// twice, and the second time late. The error is the first of the answers' that is not "nil".
 func (l *redisLink) do(ctx context.Context, build func(b rueidis.Builder) []rueidis.Completed) ([]rueidis.RedisResult, error) {
+	return l.send(ctx, true, build)
+}
+
+// doOnce is do for what could undo, if it arrived late, what was done since.
+func (l *redisLink) doOnce(ctx context.Context, build func(b rueidis.Builder) []rueidis.Completed) ([]rueidis.RedisResult, error) {
+	return l.send(ctx, false, build)
+}
+
+func (l *redisLink) send(ctx context.Context, again bool, build func(b rueidis.Builder) []rueidis.Completed) ([]rueidis.RedisResult, error) {
 	c := l.client.Load()
 	if c == nil {
 		return nil, fmt.Errorf("session store: no connection to Redis yet: %w", *l.refused.Load())
 	}
 	start := time.Now()
-	for again := true; ; again = false {
+	for ; ; again = false {
 		answers := (*c).DoMulti(ctx, build((*c).B())...)
 		i := slices.IndexFunc(answers, func(a rueidis.RedisResult) bool { return a.Error() != nil && !rueidis.IsRedisNil(a.Error()) })
 		if i < 0 {

@@ -203,7 +203,7 @@ func (r *RedisStore) Create(ctx context.Context, s *Session) (string, error) {
 		return "", err
 	}
 	_, left := r.until(s)
-	_, err = r.link.do(ctx, func(b rueidis.Builder) []rueidis.Completed {
+	_, err = r.link.doOnce(ctx, func(b rueidis.Builder) []rueidis.Completed { // a copy could arrive after the logout
 		return []rueidis.Completed{b.Set().Key(r.key(name)).Value(raw).PxMilliseconds(left.Milliseconds()).Build()}
 	})
 	if err != nil {

@@ -117,6 +117,39 @@ func TestRedisSaveDoesNotReviveASession(t *testing.T) {
 	}
 }
 
+// Attacks P8: a login that is sent once more when its connection breaks leaves a copy of itself under way. It must not arrive
+// after the logout.
+func TestALateCopyOfALoginDoesNotReviveTheSession(t *testing.T) {
+	server := startRedis(t)
+	line := newCutter(t, server.addr())
+	m := replica(t, session.RedisOptions{URL: "redis://" + line.addr})
+	line.hold.Store(new("\r\nPX\r\n"))
+	_, c, err := m.Begin(t.Context(), storetest.User("ada", "sid-1"))
+	late := line.held.Load()
+	if late == nil {
+		t.Fatal("no login was held up")
+	}
+	value := ""
+	if err == nil { // it was sent once more
+		value = c.Value
+		if err := m.End(t.Context(), session.Selector{Subject: "ada", Issuer: "https://op.test/"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := net.Dial("tcp", server.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write(*late)
+	eventually(t, 2*time.Second, "the copy arrives", func() bool {
+		return strings.Contains(server.cli("--scan", "--pattern", "authproxy:s:*"), "authproxy:s:")
+	})
+	if value != "" && state(replica(t, session.RedisOptions{URL: server.url()}), value) != "ended" {
+		t.Error("the session is back after its logout")
+	}
+}
+
 // A change whose acknowledgement was lost is found to be made when it is sent again, and is not made twice.
 func TestALostAnswerIsNoConflict(t *testing.T) {
 	server := startRedis(t)

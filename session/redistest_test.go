@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -153,10 +152,12 @@ func startSentinel(t testing.TB, master *redisServer) *redisServer {
 	return s
 }
 
-// A cutter forwards connections to a server, and breaks the one on which the server answers with the text to cut.
+// A cutter forwards connections to a server, and breaks the one on which the server answers with the text to cut, or the one
+// on which a client sends the text to hold: what it sent with that is held.
 type cutter struct {
-	addr string
-	cut  atomic.Pointer[string] // nil when it was done
+	addr      string
+	cut, hold atomic.Pointer[string] // nil when it was done
+	held      atomic.Pointer[[]byte]
 }
 
 func newCutter(t testing.TB, server string) *cutter {
@@ -186,7 +187,24 @@ func (c *cutter) forward(client net.Conn, addr string) {
 		return
 	}
 	defer server.Close()
-	go io.Copy(server, client)
+	go func() {
+		for b := make([]byte, 64<<10); ; {
+			n, err := client.Read(b)
+			if err != nil {
+				return
+			}
+			if text := c.hold.Load(); text != nil && bytes.Contains(b[:n], []byte(*text)) {
+				c.hold.Store(nil)
+				held := bytes.Clone(b[:n])
+				c.held.Store(&held)
+				client.Close()
+				return
+			}
+			if _, err := server.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
 	for b := make([]byte, 64<<10); ; {
 		n, err := server.Read(b)
 		if err != nil {
