@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"authproxy/config"
@@ -21,7 +22,7 @@ import (
 // demoConfig is what a user would write, for the demo's provider and app.
 const demoConfig = `
 public_url: %s
-listen: %s
+listen: %q
 admin: {listen: ""}
 log: {level: warn}
 provider:
@@ -52,7 +53,7 @@ func demoCommand(e *environment, args []string) int {
 	}
 	publicURL, err := demoURL(*address)
 	if err != nil {
-		fmt.Fprintf(e.stderr, "authproxy: demo: -listen: %v\nhint: use 127.0.0.1:PORT\n", err)
+		fmt.Fprintf(e.stderr, "authproxy: demo: -listen: %v\nhint: name an address such as 127.0.0.1:4180\n", err)
 		return exitConfig
 	}
 	if err := demo(e, *address, publicURL); err != nil {
@@ -69,7 +70,10 @@ func demoURL(address string) (string, error) {
 		return "", err
 	}
 	ip := net.ParseIP(host)
+	n, err := strconv.ParseUint(port, 10, 16)
 	switch {
+	case err != nil || n == 0: // it is in the URL, which the provider and the browser must know before we listen
+		return "", fmt.Errorf("%q is not a port from 1 to 65535", port)
 	case host == "localhost" || ip != nil && ip.Equal(net.IPv4(127, 0, 0, 1)):
 		return "http://localhost:" + port, nil
 	case ip != nil && ip.IsLoopback():

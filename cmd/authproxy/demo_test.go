@@ -40,6 +40,47 @@ func (s *screen) String() string {
 	return s.text.String()
 }
 
+func TestTheDemoSaysWhichAddressItTakes(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:0":      `"0" is not a port`,
+		"127.0.0.1:":       `"" is not a port`,
+		"127.0.0.1:http":   `"http" is not a port`,
+		"0.0.0.0:4180":     `"0.0.0.0" is not a loopback address`,
+		"127.0.0.1":        "missing port",
+		"[::1]:0":          `"0" is not a port`,
+		"app.example:4180": `"app.example" is not a loopback address`,
+	} {
+		var out, errs bytes.Buffer
+		status := run(&environment{t.Context(), nil, strings.NewReader(""), &out, &errs}, []string{"demo", "-listen", address})
+		if got := errs.String(); status != exitConfig || !strings.HasPrefix(got, "authproxy: demo: -listen: ") || !strings.Contains(got, want) ||
+			!strings.Contains(got, "\nhint: name an address such as 127.0.0.1:4180\n") {
+			t.Errorf("-listen %s: status %d\n%s\nwant %s with a hint", address, status, got, want)
+		}
+	}
+}
+
+func TestTheDemoListensOnIPv6(t *testing.T) {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("this machine has no IPv6: %v", err) // test.sh counts it
+	}
+	address := l.Addr().String()
+	l.Close()
+	out, stop, ended := &screen{until: "Ctrl-C", seen: make(chan struct{})}, make(chan os.Signal, 1), make(chan int, 1)
+	go func() {
+		ended <- run(&environment{t.Context(), stop, strings.NewReader(""), out, out}, []string{"demo", "-listen", address})
+	}()
+	select {
+	case <-out.seen:
+		stop <- os.Interrupt
+	case status := <-ended:
+		t.Fatalf("the demo ended with status %d:\n%s", status, out.String())
+	}
+	if status := <-ended; status != exitOK || !strings.Contains(out.String(), "http://"+address) {
+		t.Errorf("status %d:\n%s", status, out.String())
+	}
+}
+
 // The first README command, as a new user goes through it: open the URL, sign in as ada, see the app, sign out.
 func TestTheDemoSignsInAndOut(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

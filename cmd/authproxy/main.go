@@ -139,7 +139,7 @@ func (e *environment) load(file string) (*config.Config, bool) {
 	return nil, false
 }
 
-// mistakes prints an error of the configuration.
+// mistakes prints an error, one of the configuration with each of its mistakes.
 func (e *environment) mistakes(err error) {
 	var all config.Mistakes
 	if errors.As(err, &all) {
@@ -151,6 +151,6 @@ func (e *environment) mistakes(err error) {
 
 // fail prints an error of running.
 func (e *environment) fail(err error) int {
-	fmt.Fprintf(e.stderr, "authproxy: %v\n", err)
+	e.mistakes(err)
 	return exitError
 }
