@@ -48,8 +48,12 @@ type header struct {
 
 var headerSize = binary.Size(header{})
 
+// ErrFileInUse says that another process has the file of a FileStore open.
+var ErrFileInUse = errors.New("another process has it open; the file store is for one process, use redis for several")
+
 // OpenFileStore opens or creates the file, readable by its owner only. Sessions unused for idle are swept from it every
-// minute. A nil now means time.Now. The error says so when another process has the file open.
+// minute. A nil now means time.Now. The error is ErrFileInUse when another process has the file
+// open.
 func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, idle time.Duration, now func() time.Time) (*FileStore, error) {
 	if now == nil {
 		now = time.Now
@@ -67,7 +71,7 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("session store %s: another process has it open; the file store is for one process, use redis for several", path)
+		return nil, fmt.Errorf("session store %s: %w", path, ErrFileInUse)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("session store %s: %w", path, err)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -253,7 +255,11 @@ func sameSite(name string) http.SameSite {
 func openConfiguredStore(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
 	switch cfg.Session.Store {
 	case "file":
-		return session.OpenFileStore(cfg.Session.FilePath, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
+		store, err := session.OpenFileStore(cfg.Session.FilePath, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
+		if err != nil {
+			return nil, noFileStore(cfg, err)
+		}
+		return store, nil
 	case "redis":
 		opts, err := redisOptions(cfg, log)
 		if err != nil {
@@ -262,6 +268,27 @@ func openConfiguredStore(cfg *config.Config, log *slog.Logger, sealer *session.S
 		return session.OpenRedisStore(opts, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
 	}
 	return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
+}
+
+// noFileStore says why the file of the sessions cannot be opened.
+func noFileStore(cfg *config.Config, err error) error {
+	const key = "session.file.path"
+	path := cfg.Session.FilePath
+	if cause := errors.Unwrap(err); cause != nil {
+		err = cause // without the path once more
+	}
+	m := config.Mistake{File: cfg.File, Line: cfg.Line(key), Key: key,
+		Problem: fmt.Sprintf("%q is not a session database of authproxy: %v", path, err), Hint: "name another file, or remove it"}
+	var system *fs.PathError
+	switch {
+	case errors.Is(err, session.ErrFileInUse):
+		m.Problem = fmt.Sprintf("%q is in use by another process, and the file store is for one", path)
+		m.Hint = "stop the other one, or write store: redis for several"
+	case errors.As(err, &system):
+		m.Problem = fmt.Sprintf("%q cannot be opened: %v", path, system.Err)
+		m.Hint = "let the user that authproxy runs as write there, or name another file"
+	}
+	return &notHere{config.Mistakes{m}}
 }
 
 // redisOptions are those of the configuration, which knows the form of the URL only.

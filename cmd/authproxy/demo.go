@@ -85,7 +85,7 @@ func demoURL(address string) (string, error) {
 func demo(e *environment, address, publicURL string) error {
 	taken, err := net.Listen("tcp", address) // until the provider and the app have found ports of their own
 	if err != nil {
-		return fmt.Errorf("-listen: %w", err)
+		return fmt.Errorf("demo: -listen: %s\nhint: authproxy demo -listen 127.0.0.1:4181", cannotListen(config.Addr{Network: "tcp", Address: address}, err))
 	}
 	defer taken.Close()
 	secret := rand.Text()

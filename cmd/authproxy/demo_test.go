@@ -59,6 +59,20 @@ func TestTheDemoSaysWhichAddressItTakes(t *testing.T) {
 	}
 }
 
+func TestTheDemoSaysThatItsPortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var out, errs bytes.Buffer
+	status := run(&environment{t.Context(), nil, strings.NewReader(""), &out, &errs}, []string{"demo", "-listen", l.Addr().String()})
+	want := "authproxy: demo: -listen: " + l.Addr().String() + ": address already in use by another program\nhint: authproxy demo -listen 127.0.0.1:4181\n"
+	if status != exitError || errs.String() != want {
+		t.Errorf("status %d, %q, want %d, %q", status, errs.String(), exitError, want)
+	}
+}
+
 func TestTheDemoListensOnIPv6(t *testing.T) {
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {

@@ -44,8 +44,13 @@ func serveCommand(e *environment, args []string) int {
 	s := &server{log: logger, level: level, hangup: hangup, meters: newMeters()}
 	s.watch = s.meters.observers()
 	a, err := buildObserved(cfg, logger, openConfiguredStore, s.watch, nil)
-	var mistakes config.Mistakes
+	var (
+		here     *notHere
+		mistakes config.Mistakes
+	)
 	switch {
+	case errors.As(err, &here):
+		return e.fail(err)
 	case errors.As(err, &mistakes):
 		e.mistakes(err)
 		return exitConfig
@@ -146,18 +151,18 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 	}()
 	s.start(background, a)
 
-	public, err := listen(a.cfg.Listen)
+	public, err := listenFor(a.cfg, "listen", a.cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	defer public.Close()
 	s.public = newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now().proxy.ServeHTTP(w, r) }), a.cfg.Limits, s.log)
 	s.public.BaseContext = func(net.Listener) context.Context { return requests }
 	failed := make(chan error, 3)
 	if a.cfg.Admin.Listen.Network != "" {
-		l, err := listen(a.cfg.Admin.Listen)
+		l, err := listenFor(a.cfg, "admin.listen", a.cfg.Admin.Listen)
 		if err != nil {
-			return fmt.Errorf("admin.listen: %w", err)
+			return err
 		}
 		s.admin = newHTTPServer(s.adminHandler(), a.cfg.Limits, s.log)
 		go func() { failed <- s.admin.Serve(l) }()
@@ -276,12 +281,55 @@ func (d debugLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// notHere is a sound configuration that cannot run here and now, by no fault of the file.
+type notHere struct{ config.Mistakes }
+
+func (e *notHere) Unwrap() error { return e.Mistakes }
+
+// listenFor listens on the address of a key.
+func listenFor(cfg *config.Config, key string, at config.Addr) (net.Listener, error) {
+	l, err := listen(at)
+	if err == nil {
+		return l, nil
+	}
+	m := config.Mistake{File: cfg.File, Line: cfg.Line(key), Key: key, Problem: cannotListen(at, err), Hint: "choose another port"}
+	if at.Network == "unix" {
+		m.Hint = "choose another path"
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		m.Hint = "stop it, or " + m.Hint
+	case errors.Is(err, syscall.EACCES) && at.Network == "tcp":
+		m.Hint = "choose a port from 1024 on, or let the service have CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		m.Hint = "write an address of this machine, or a port alone for all of them"
+	}
+	return nil, &notHere{config.Mistakes{m}}
+}
+
+// cannotListen says in words of ours why there is no listening on an address.
+func cannotListen(at config.Addr, err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return at.String() + ": address already in use by another program"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return at.String() + " is no address of this machine"
+	case errors.Is(err, syscall.EACCES):
+		return at.String() + " is not for this user to listen on"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without the address once more
+	}
+	return at.String() + " cannot be listened on: " + err.Error()
+}
+
 // listen opens a TCP or unix socket. A unix socket that a former process left behind is replaced.
 func listen(a config.Addr) (net.Listener, error) {
 	if a.Network == "unix" {
 		if c, err := net.DialTimeout("unix", a.Address, time.Second); err == nil {
 			c.Close()
-			return nil, fmt.Errorf("%s: another process listens there", a)
+			return nil, syscall.EADDRINUSE
 		}
 		if st, err := os.Stat(a.Address); err == nil && st.Mode()&fs.ModeSocket != 0 {
 			os.Remove(a.Address)
