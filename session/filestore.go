@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,7 +49,7 @@ var headerSize = binary.Size(header{})
 // ErrFileInUse says that another process has the file of a FileStore open.
 var ErrFileInUse = errors.New("another process has it open; the file store is for one process, use redis for several")
 
-// OpenFileStore opens or creates the file, readable by its owner only. Sessions unused for idle are swept from it every
+// OpenFileStore opens or creates the file, readable by its owner only, in a directory that is there. Sessions unused for idle are swept from it every
 // minute. A nil now means time.Now. The error is ErrFileInUse when another process has the file
 // open.
 func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, idle time.Duration, now func() time.Time) (*FileStore, error) {
@@ -65,9 +63,6 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 	n, err := newInfos(keys)
 	if err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("session store: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {

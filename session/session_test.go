@@ -47,7 +47,7 @@ func TestCookieStore(t *testing.T) {
 }
 
 func TestFileStore(t *testing.T) {
-	clock, path := storetest.NewClock(), filepath.Join(t.TempDir(), "new", "sessions.db")
+	clock, path := storetest.NewClock(), filepath.Join(t.TempDir(), "sessions.db")
 	storetest.Run(t, clock, cookie, func(t *testing.T) session.Store { return fileStore(t, path, clock.Now, keys[0]) })
 }
 

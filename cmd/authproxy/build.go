@@ -284,6 +284,9 @@ func noFileStore(cfg *config.Config, err error) error {
 	case errors.Is(err, session.ErrFileInUse):
 		m.Problem = fmt.Sprintf("%q is in use by another process, and the file store is for one", path)
 		m.Hint = "stop the other one, or write store: redis for several"
+	case errors.Is(err, fs.ErrNotExist):
+		m.Problem = fmt.Sprintf("%q cannot be made: its directory is not there", path)
+		m.Hint = "make the directory, for the user that authproxy runs as alone, or name another file"
 	case errors.As(err, &system):
 		m.Problem = fmt.Sprintf("%q cannot be opened: %v", path, system.Err)
 		m.Hint = "let the user that authproxy runs as write there, or name another file"

@@ -47,6 +47,7 @@ func TestWhatKeepsItFromServingIsNamedWithItsLine(t *testing.T) {
 		"no address of ours":                        {"listen: 192.0.2.1:8080", "5: listen: 192.0.2.1:8080 is no address of this machine", "write an address of this machine"},
 		"a socket in a directory that is not there": {"listen: unix:DIR/no/socket", "5: listen: unix:DIR/no/socket cannot be listened on: ", "choose another path"},
 		"no session database":                       {files + "  file: {path: DIR/garbage.db}", `8: session.file.path: "DIR/garbage.db" is not a session database of authproxy: `, "name another file, or remove it"},
+		"no directory":                              {files + "  file: {path: DIR/no/sessions.db}", `8: session.file.path: "DIR/no/sessions.db" cannot be made: its directory is not there`, "make the directory"},
 		"a directory as file":                       {files + "  file: {path: DIR}", `8: session.file.path: "DIR" cannot be opened: is a directory`, "name another file"},
 	} {
 		t.Run(name, func(t *testing.T) {
