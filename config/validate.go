@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -46,8 +48,16 @@ func (l *loader) listeners(c *Config) {
 	}
 	for i, b := range places {
 		for _, a := range places[:i] {
-			if l.sound(a.key, b.key) && b.addr.Network != "" && a.addr == b.addr && !strings.HasSuffix(b.addr.Address, ":0") {
-				l.mistake(b.key, "is an address already in use: that of "+a.key, "choose another port or path")
+			if l.sound(a.key, b.key) && clash(a.addr, b.addr) {
+				here, there := b, a
+				if !l.given(b.key) {
+					here, there = a, b
+				}
+				problem := fmt.Sprintf("%s is an address already in use: %s is %s", l.shown(here.key), there.key, there.addr)
+				if !l.given(there.key) {
+					problem += " by default"
+				}
+				l.mistake(here.key, problem, "choose another port or path for one of the two")
 			}
 		}
 	}
@@ -60,6 +70,34 @@ func (l *loader) listeners(c *Config) {
 			l.warn(element("trusted_proxies", i), "believes the X-Forwarded headers of everybody", "write the networks of your own proxies")
 		}
 	}
+}
+
+// clash reports whether there is no listening on both a and b.
+func clash(a, b Addr) bool {
+	if a.Network != b.Network || a.Network != "tcp" {
+		return a == b && a.Network != ""
+	}
+	hostA, portA, errA := net.SplitHostPort(a.Address)
+	hostB, portB, errB := net.SplitHostPort(b.Address)
+	m, _ := strconv.ParseUint(portA, 10, 16)
+	n, _ := strconv.ParseUint(portB, 10, 16)
+	if errA != nil || errB != nil || m != n || n == 0 {
+		return false
+	}
+	hostA, hostB = lower(hostA), lower(hostB)
+	return hostA == hostB || numeric(hostA).IsValid() && numeric(hostA) == numeric(hostB) || takes(hostA, hostB) || takes(hostB, hostA)
+}
+
+// takes reports whether listening on host leaves nothing to other, another address of this machine with the same port. Go
+// takes 0.0.0.0 for IPv4 alone.
+func takes(host, other string) bool {
+	switch ip := numeric(host); {
+	case host == "", ip == netip.IPv6Unspecified():
+		return true
+	case ip == netip.IPv4Unspecified():
+		return !numeric(other).Is6()
+	}
+	return host == "localhost" && isLoopback(other)
 }
 
 // certificate checks that the files of t are there and belong together.
