@@ -471,6 +471,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"signing_keys that are not there", "identity:\n  signing_keys: [/nonexistent/key.pem]", "identity.signing_keys[0]", "cannot be read"},
 		{"bearer without any audience", "bearer: {}", "bearer.audience", "audience"},
 		{"bearer with an http issuer", "bearer: {audience: a, issuers: [\"http://x.example\"]}", "bearer.issuers[0]", "https"},
+		{"bearer that only has its name", "provider:\n  audience: api\nbearer:", "bearer", "write bearer: {} to switch it on, or remove it"},
+		{"app_token that only has its name", "app_token: # ttl: 10m", "app_token", "write app_token: {}"},
+		{"forward_auth that only has its name", "forward_auth: ~", "forward_auth", "write forward_auth: {}"},
 		{"a short app_token key", "app_token: {key: canary}", "app_token.key", "32"},
 		{"forward_auth.trust that is no CIDR", "forward_auth: {trust: [everyone]}", "forward_auth.trust[0]", "unix"},
 		{"a short shared_secret", "forward_auth: {shared_secret: canary}", "forward_auth.shared_secret", "16"},
@@ -947,7 +950,7 @@ func TestBearerTakesTheProvidersAudience(t *testing.T) {
 
 func TestNullIsAbsent(t *testing.T) {
 	want := parse(t, "")
-	if d := cmp.Diff(want, parse(t, "listen:\nlog: ~\nbearer: null\nforward_auth:\nidentity:\n  headers:\n"), ignoreLines); d != "" {
+	if d := cmp.Diff(want, parse(t, "listen:\nlog: ~\ntls:\nroutes:\nidentity:\n  headers:\n"), ignoreLines); d != "" {
 		t.Errorf("with nulls (-without +with):\n%s", d)
 	}
 }

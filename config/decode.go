@@ -28,12 +28,13 @@ type loader struct {
 
 // A key is a row of the schema.
 type key struct {
-	name   string
-	decode decoder
-	need   string // the hint for those who left it out; "" when they may
-	below  []key  // the keys of its mapping, or of the mappings in its list
-	always bool   // its mapping is read, as an empty one, when it is absent
-	many   bool   // it is a list of mappings
+	name     string
+	decode   decoder
+	need     string // the hint for those who left it out; "" when they may
+	below    []key  // the keys of its mapping, or of the mappings in its list
+	always   bool   // its mapping is read, as an empty one, when it is absent
+	many     bool   // it is a list of mappings
+	switches bool   // its presence switches something on, so that it must say how
 }
 
 // A decoder checks the value n of the key at and puts it where it belongs. n is never null, an alias or tagged.
@@ -170,13 +171,18 @@ func (l *loader) entries(at string, n *yaml.Node, visit func(name, at string, v 
 	}
 }
 
-// mapping decodes the mapping n by these keys. Null values count as absent.
+// mapping decodes the mapping n by these keys. Null values count as absent, but for keys that switch something on.
 func (l *loader) mapping(at string, n *yaml.Node, keys []key) {
 	seen := make([]bool, len(keys))
 	l.entries(at, n, func(name, below string, v *yaml.Node) {
 		i := slices.IndexFunc(keys, func(k key) bool { return k.name == name })
 		if i < 0 {
 			l.unknown(at, name, keys)
+			return
+		}
+		if isNull(v) && keys[i].switches { // most likely only this line was uncommented
+			seen[i] = true
+			l.mistakeIn(v.Line, below, "has no value", "write "+name+": {} to switch it on, or remove it")
 			return
 		}
 		if isNull(v) || !l.usable(below, v) {
@@ -412,7 +418,7 @@ func section(name string, keys ...key) key {
 
 // feature is a mapping whose presence switches something on. begin is its value when the mapping is empty.
 func feature[T any](name string, to **T, begin T, keys func(*T) []key) key {
-	return key{name: name, below: keys(new(T)),
+	return key{name: name, below: keys(new(T)), switches: true,
 		decode: func(l *loader, at string, n *yaml.Node) {
 			*to = &begin
 			l.mapping(at, n, keys(&begin))

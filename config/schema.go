@@ -252,6 +252,7 @@ func (l *loader) upstream(to **Upstream) key {
 			optional("insecure_skip_verify", boolean(&u.InsecureSkipVerify)),
 		}
 	})
+	f.switches = false // null is none, as everywhere
 	mapping := f.decode
 	f.decode = func(l *loader, at string, n *yaml.Node) {
 		if n.Kind == yaml.MappingNode {
