@@ -357,7 +357,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"an issuer with a query", "provider:\n  issuer: https://idp.example.com/?x", "provider.issuer", "query"},
 		{"a discovery document as issuer", "provider:\n  issuer: https://idp.example.com/a/.well-known/openid-configuration", "provider.issuer", "write https://idp.example.com/a/"},
 		{"no client_id", "provider:\n  client_id: \"\"", "provider.client_id", "empty"},
-		{"no client_secret", "provider:\n  client_secret: \"\"", "provider.client_secret", "missing"},
+		{"no client_secret", "provider:\n  client_secret: \"\"", "provider.client_secret", "is empty"},
 		{"client_auth unknown", "provider:\n  client_auth: magic", "provider.client_auth", "private_key_jwt"},
 		{"private_key_jwt without a key", "provider:\n  client_auth: private_key_jwt", "provider.private_key_file", "private_key"},
 		{"basic without a secret", "provider:\n  client_auth: basic\n  client_secret: \"\"", "provider.client_secret", "basic"},
@@ -503,6 +503,31 @@ func TestOneWrongValueIsOneMistake(t *testing.T) {
 		if all := wrong(t, complete(text)); len(all) != 1 {
 			t.Errorf("%q has %d mistakes, want 1:\n%v", text, len(all), all)
 		}
+	}
+}
+
+// A secret that is there and empty was forgotten by somebody else than the author of the file.
+func TestASecretByReferenceIsNotEmpty(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ yaml, key, want string }{
+		{"provider:\n  client_secret: ${NOTHING}", "provider.client_secret", "the environment variable NOTHING is empty"},
+		{"provider:\n  client_secret: ${file:" + file + "}", "provider.client_secret", fmt.Sprintf("the file %q is empty", file)},
+		{"provider:\n  client_secret: ${NOTHING}${NOTHING}", "provider.client_secret", "what the references stand for is empty"},
+		{"session:\n  keys: [\"${NOTHING}\"]", "session.keys[0]", "the environment variable NOTHING is empty"},
+		{"admin: {token: \"${NOTHING}\"}", "admin.token", "the environment variable NOTHING is empty"},
+	} {
+		_, err := config.Parse("config.yaml", []byte(complete(row.yaml)), env("NOTHING", ""))
+		var all config.Mistakes
+		if !errors.As(err, &all) || len(all) != 1 || all[0].Key != row.key || all[0].Problem != row.want {
+			t.Errorf("%s: %v\nwant one mistake at %s: %s", row.yaml, err, row.key, row.want)
+		}
+	}
+	c, err := config.Parse("config.yaml", []byte(complete("provider:\n  audience: ${NOTHING}")), env("NOTHING", ""))
+	if err != nil || c.Provider.Audience != "" {
+		t.Errorf("a value that is no secret: %v", err)
 	}
 }
 

@@ -272,6 +272,11 @@ func (l *loader) scalar(at string, n *yaml.Node) (text string, ok bool) {
 		l.mistakeIn(n.Line, at, f.problem, f.hint)
 		return "", false
 	}
+	if l.secret && text == "" && n.Value != "" {
+		f := emptyReference(n.Value)
+		l.mistakeIn(n.Line, at, f.problem, f.hint)
+		return "", false
+	}
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
 		l.fault(at, n, &fault{problem: "holds a line break, another control character or bytes that are not UTF-8",
 			hint: "keep the value in one line of text; of a file only one final line break is removed"})

@@ -65,6 +65,20 @@ func (l *loader) lookUp(name string) (string, *fault) {
 	return text, nil
 }
 
+// emptyReference is the fault of a secret in which there is nothing but references to nothing. The problem is a whole
+// sentence.
+func emptyReference(value string) *fault {
+	name := strings.TrimSuffix(strings.TrimPrefix(value, "${"), "}")
+	path, isFile := strings.CutPrefix(name, "file:")
+	switch {
+	case strings.Contains(name, "${"):
+		return &fault{problem: "what the references stand for is empty", hint: "put the secret there"}
+	case isFile:
+		return &fault{problem: fmt.Sprintf("the file %q is empty", cut(path, 200)), hint: "write the secret into it"}
+	}
+	return &fault{problem: fmt.Sprintf("the environment variable %s is empty", cut(name, 200)), hint: "set it"}
+}
+
 // chomp removes one line break from the end.
 func chomp(s string) string {
 	s, found := strings.CutSuffix(s, "\n")

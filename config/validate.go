@@ -152,15 +152,19 @@ func (l *loader) provider(p *Provider) {
 // clientAuth checks that there is exactly the credential that client_auth uses.
 func (l *loader) clientAuth(p *Provider) {
 	secret, key := p.ClientSecret != "", p.PrivateKey != nil
+	absent := "is missing"
+	if l.given("provider.client_secret") {
+		absent = "is empty"
+	}
 	switch {
 	case secret && key:
 		l.mistake("provider.private_key_file", "is there beside provider.client_secret, and only one of them can be used", "remove the one that the provider does not expect")
 	case p.ClientAuth == "private_key_jwt" && !key:
 		l.mistake("provider.private_key_file", "is missing, and client_auth is private_key_jwt", "name the PEM file of the private key whose public key the provider knows")
 	case (p.ClientAuth == "post" || p.ClientAuth == "basic") && !secret:
-		l.mistake("provider.client_secret", "is missing, and client_auth is "+p.ClientAuth, "write client_secret: ${NAME} or ${file:/path}")
+		l.mistake("provider.client_secret", absent+", and client_auth is "+p.ClientAuth, "write client_secret: ${NAME} or ${file:/path}")
 	case !secret && !key:
-		l.mistake("provider.client_secret", "is missing", "write client_secret: ${NAME} or ${file:/path}, or private_key_file for private_key_jwt")
+		l.mistake("provider.client_secret", absent, "write client_secret: ${NAME} or ${file:/path}, or private_key_file for private_key_jwt")
 	}
 }
 
