@@ -865,6 +865,9 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}\n  - {path: /b, allow: signed_in, upstream: \"http://a\"}", "routes[0].strip_prefix"},
 		{"forward_auth: {trust: [0.0.0.0/0]}", "forward_auth.trust"},
 		{"listen: unix:/run/s\nforward_auth: {}", "forward_auth"},
+		{"routes:\n  - {path: /a, allow: [{groups: [a]}, {permissions: [\"read:items\"]}]}", "routes[0].allow[1].permissions"},
+		{"routes:\n  - {path: /a, allow: [{scopes: [\"read:items\"]}]}", "routes[0].allow[0].scopes"},
+		{"provider:\n  audience: api\nroutes:\n  - {path: /a, allow: [{scopes: [\"read:items\"]}]}", "routes[0].allow[0].scopes"},
 	} {
 		c := parse(t, row.yaml)
 		if len(c.Warnings) != 1 || c.Warnings[0].Key != row.key {
@@ -873,7 +876,10 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		checkForm(t, "config.yaml", c.Warnings)
 	}
 	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}",
-		"forward_auth: {shared_secret: 0123456789abcdef}", "listen: unix:/run/s\nforward_auth: {trust: [unix]}"} {
+		"forward_auth: {shared_secret: 0123456789abcdef}", "listen: unix:/run/s\nforward_auth: {trust: [unix]}",
+		"provider:\n  audience: api\nroutes:\n  - {path: /a, allow: [{permissions: [\"read:items\"]}]}",
+		"bearer: {audience: api}\nroutes:\n  - {path: /a, allow: [{permissions: [\"read:items\"]}, {scopes: [\"read:items\"]}]}",
+		"provider:\n  scopes: [openid, \"read:items\"]\nroutes:\n  - {path: /a, allow: [{scopes: [\"read:items\", x]}]}"} {
 		if c := parse(t, quiet); len(c.Warnings) != 0 {
 			t.Errorf("%q: warnings %v, want none", quiet, c.Warnings)
 		}

@@ -32,6 +32,7 @@ func (l *loader) routes(c *Config) {
 				"make sure that this route asks for no less, or give it an upstream of its own")
 		}
 		l.admitted(at, r, &c.Identity)
+		l.attainable(at, r, c)
 	}
 	l.unreachable(c)
 }
@@ -159,6 +160,25 @@ func (l *loader) admitted(at string, r *Route, id *Identity) {
 			if l.sound("identity.claims") {
 				l.known(joinKey(at+".claims", claim.Name), claim.Name, fmt.Sprintf("%q", cut(claim.Name, 60)), id)
 			}
+		}
+	}
+}
+
+// attainable warns of entries that ask for what no token brings: permissions come with access tokens for an API alone, and
+// scopes when they are asked for.
+func (l *loader) attainable(at string, r *Route, c *Config) {
+	if c.Bearer != nil || !l.sound("bearer", "provider.audience", "provider.scopes") {
+		return
+	}
+	for i, a := range r.Allow {
+		at := element(at+".allow", i)
+		if len(a.Permissions) > 0 && c.Provider.Audience == "" {
+			l.warn(at+".permissions", "nobody has any: they are in access tokens for an API, and there is neither provider.audience nor bearer",
+				"write the API identifier into provider.audience, or accept access tokens with bearer")
+		}
+		if len(a.Scopes) > 0 && !slices.ContainsFunc(a.Scopes, func(s string) bool { return slices.Contains(c.Provider.Scopes, s) }) {
+			l.warn(at+".scopes", "users have none of them, unless the provider grants what nobody asks for: they are not in provider.scopes, and there is no bearer",
+				"add them to provider.scopes, or accept access tokens with bearer")
 		}
 	}
 }
