@@ -474,6 +474,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"bearer that only has its name", "provider:\n  audience: api\nbearer:", "bearer", "write bearer: {} to switch it on, or remove it"},
 		{"app_token that only has its name", "app_token: # ttl: 10m", "app_token", "write app_token: {}"},
 		{"forward_auth that only has its name", "forward_auth: ~", "forward_auth", "write forward_auth: {}"},
+		{"a method with two letters swapped", "routes:\n  - {path: /a, allow: anyone, methods: [GET, POTS]}", "routes[0].methods[1]", "\"POTS\" is not a method"},
+		{"the same with its hint", "routes:\n  - {path: /a, allow: anyone, methods: [POTS]}", "routes[0].methods[0]", "write POST"},
+		{"a method with a letter too many", "routes:\n  - {path: /a, allow: anyone, methods: [DELETES]}", "routes[0].methods[0]", "write DELETE"},
 		{"a short app_token key", "app_token: {key: canary}", "app_token.key", "32"},
 		{"forward_auth.trust that is no CIDR", "forward_auth: {trust: [everyone]}", "forward_auth.trust[0]", "unix"},
 		{"a short shared_secret", "forward_auth: {shared_secret: canary}", "forward_auth.shared_secret", "16"},
@@ -868,6 +871,7 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"routes:\n  - {path: /a, allow: [{groups: [a]}, {permissions: [\"read:items\"]}]}", "routes[0].allow[1].permissions"},
 		{"routes:\n  - {path: /a, allow: [{scopes: [\"read:items\"]}]}", "routes[0].allow[0].scopes"},
 		{"provider:\n  audience: api\nroutes:\n  - {path: /a, allow: [{scopes: [\"read:items\"]}]}", "routes[0].allow[0].scopes"},
+		{"routes:\n  - {path: /a, allow: anyone, methods: [GET, FETCH]}", "routes[0].methods[1]"},
 	} {
 		c := parse(t, row.yaml)
 		if len(c.Warnings) != 1 || c.Warnings[0].Key != row.key {
@@ -877,6 +881,7 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 	}
 	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}",
 		"forward_auth: {shared_secret: 0123456789abcdef}", "listen: unix:/run/s\nforward_auth: {trust: [unix]}",
+		"routes:\n  - {path: /a, allow: anyone, methods: [PURGE, PROPFIND, M-SEARCH]}",
 		"provider:\n  audience: api\nroutes:\n  - {path: /a, allow: [{permissions: [\"read:items\"]}]}",
 		"bearer: {audience: api}\nroutes:\n  - {path: /a, allow: [{permissions: [\"read:items\"]}, {scopes: [\"read:items\"]}]}",
 		"provider:\n  scopes: [openid, \"read:items\"]\nroutes:\n  - {path: /a, allow: [{scopes: [\"read:items\", x]}]}"} {

@@ -33,6 +33,7 @@ func (l *loader) routes(c *Config) {
 		}
 		l.admitted(at, r, &c.Identity)
 		l.attainable(at, r, c)
+		l.methods(at, r.Methods)
 	}
 	l.unreachable(c)
 }
@@ -179,6 +180,27 @@ func (l *loader) attainable(at string, r *Route, c *Config) {
 		if len(a.Scopes) > 0 && !slices.ContainsFunc(a.Scopes, func(s string) bool { return slices.Contains(c.Provider.Scopes, s) }) {
 			l.warn(at+".scopes", "users have none of them, unless the provider grants what nobody asks for: they are not in provider.scopes, and there is no bearer",
 				"add them to provider.scopes, or accept access tokens with bearer")
+		}
+	}
+}
+
+// registeredMethods are those of the IANA registry, and some that are in wide use without being there.
+var registeredMethods = strings.Fields(`GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH QUERY
+	ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE
+	ORDERPATCH PRI PROPFIND PROPPATCH REBIND REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL
+	BAN PURGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE`)
+
+// methods checks that the methods of a route exist: with one that does not, the route protects nothing.
+func (l *loader) methods(at string, methods []string) {
+	for i, m := range methods {
+		at := element(at+".methods", i)
+		if m == "" || !l.sound(at) || slices.Contains(registeredMethods, m) {
+			continue
+		}
+		if i := slices.IndexFunc(registeredMethods, func(r string) bool { return distance(m, r) == 1 }); i >= 0 {
+			l.mistake(at, l.shown(at)+" is not a method", "write "+registeredMethods[i])
+		} else {
+			l.warn(at, l.shown(at)+" is not a usual method: the route is for no other", "check its spelling")
 		}
 	}
 }
