@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -123,15 +124,24 @@ func (rp *RelyingParty) record(m *metadata, err error) {
 	if (before == nil || before.IssuerURL != m.IssuerURL) && m.IssuerURL != rp.cfg.Issuer {
 		rp.log.Warn("the provider spells its issuer with another trailing slash; its spelling is used", "configured", rp.cfg.Issuer, "issuer", m.IssuerURL)
 	}
+	if algs := m.Algorithms; !rp.keysOnly && len(algs) > 0 && !slices.Contains(algs, rp.cfg.IDTokenAlg) && (before == nil || !slices.Equal(before.Algorithms, algs)) {
+		rp.log.Warn("the provider does not offer to sign ID tokens with provider.id_token_alg", "id_token_alg", rp.cfg.IDTokenAlg,
+			"offered", clean(strings.Join(algs, " "), 200), "hint", "set provider.id_token_alg to what it signs with")
+	}
 	if before == nil || rp.announced != "" {
 		rp.log.Info("provider discovered", "issuer", m.IssuerURL)
 	}
 	rp.failure, rp.announced = nil, ""
 }
 
+// exactIssuer is the hint when there is something else than a discovery document. It may be an outage as well, a maintenance
+// page for instance.
+const exactIssuer = "is provider.issuer (or provider.domain) exactly the provider's issuer?"
+
 // discover fetches the provider's metadata and checks it.
 func (rp *RelyingParty) discover(ctx context.Context) (*metadata, error) {
-	body, err := rp.getDocument(ctx, "discovery", strings.TrimSuffix(rp.cfg.Issuer, "/")+"/.well-known/openid-configuration")
+	from := strings.TrimSuffix(rp.cfg.Issuer, "/") + "/.well-known/openid-configuration"
+	body, err := rp.getDocument(ctx, "discovery", from, exactIssuer)
 	if err != nil {
 		var bad *Invalid
 		if errors.As(err, &bad) {
@@ -141,7 +151,7 @@ func (rp *RelyingParty) discover(ctx context.Context) (*metadata, error) {
 	}
 	if _, err := parseObject(body); err != nil {
 		// Often a maintenance page or a captive portal, so it counts as an outage.
-		return nil, unavailable("discovery", fmt.Errorf("the document is no JSON object: %w", err))
+		return nil, unavailable("discovery", fmt.Errorf("GET %s: %w%s", from, err, hint(exactIssuer)))
 	}
 	m := new(metadata)
 	if err := json.Unmarshal(body, m); err != nil {

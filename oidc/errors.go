@@ -25,7 +25,8 @@ func (e *Unavailable) Error() string { return e.Op + ": the provider is unavaila
 
 func (e *Unavailable) Unwrap() error { return e.Err }
 
-// Denied is an error response at the callback (RFC 6749 §4.1.2.1): the provider, or the user there, said no.
+// Denied is an error response at the callback (RFC 6749 §4.1.2.1): the provider, or the user there, said no. One that is about
+// what we asked for is [Misconfigured].
 type Denied struct {
 	Code        string // open-ended; Auth0 Actions invent their own. Printable, at most 64 characters
 	Description string // for people, not markup: printable, at most 200 characters; may be empty
@@ -39,27 +40,31 @@ func (e *Denied) Error() string {
 type Invalid struct {
 	Reason string // from a small fixed set of snake_case words, fit for a metric label
 	Detail string // for the log
+	Hint   string // what an operator can do; "" when nobody need do anything
 	Err    error  // the cause, or nil
 }
 
-func (e *Invalid) Error() string { return e.Reason + ": " + e.Detail }
+func (e *Invalid) Error() string { return e.Reason + ": " + e.Detail + hint(e.Hint) }
+
+// hint is what follows a text that is for operators.
+func hint(what string) string {
+	if what == "" {
+		return ""
+	}
+	return "; hint: " + what
+}
 
 func (e *Invalid) Unwrap() error { return e.Err }
 
 // Misconfigured says that an operator must act: the provider does not take this client, or is not the one configured.
 type Misconfigured struct {
-	Reason string // issuer_mismatch, discovery, client_auth, unauthorized_client, alg_hs256 or userinfo
+	Reason string // issuer_mismatch, discovery, authorization, client_auth, unauthorized_client, alg_hs256, algorithm or userinfo
 	Detail string // for the log
 	Hint   string // what to do
 	Err    error  // the cause, or nil
 }
 
-func (e *Misconfigured) Error() string {
-	if e.Hint == "" {
-		return e.Reason + ": " + e.Detail
-	}
-	return e.Reason + ": " + e.Detail + "; hint: " + e.Hint
-}
+func (e *Misconfigured) Error() string { return e.Reason + ": " + e.Detail + hint(e.Hint) }
 
 func (e *Misconfigured) Unwrap() error { return e.Err }
 

@@ -99,8 +99,8 @@ func (rp *RelyingParty) roundTrip(ctx context.Context, op string, client *http.C
 	return &answer{resp.StatusCode, date, body}, nil
 }
 
-// getDocument fetches a public document.
-func (rp *RelyingParty) getDocument(ctx context.Context, op, from string) ([]byte, error) {
+// getDocument fetches a public document. When it is not there, todo is what an operator can do.
+func (rp *RelyingParty) getDocument(ctx context.Context, op, from, todo string) ([]byte, error) {
 	req, err := http.NewRequest(http.MethodGet, from, nil)
 	if err != nil {
 		return nil, unavailable(op, err)
@@ -110,7 +110,7 @@ func (rp *RelyingParty) getDocument(ctx context.Context, op, from string) ([]byt
 		return nil, err
 	}
 	if a.status != http.StatusOK {
-		return nil, unavailable(op, fmt.Errorf("status %d", a.status))
+		return nil, unavailable(op, fmt.Errorf("GET %s: status %d%s", clean(from, 300), a.status, hint(todo)))
 	}
 	return a.body, nil
 }

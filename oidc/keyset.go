@@ -219,7 +219,7 @@ func (f *fetch) wait(ctx context.Context) (*keys, error) {
 
 // fetchKeys gets the provider's JWK set.
 func (rp *RelyingParty) fetchKeys(ctx context.Context, url string) ([]byte, error) {
-	body, err := rp.getDocument(ctx, "keys", url)
+	body, err := rp.getDocument(ctx, "keys", url, "")
 	var bad *Invalid
 	if errors.As(err, &bad) {
 		return nil, unavailable("keys", err)

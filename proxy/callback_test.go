@@ -264,7 +264,7 @@ func TestAProviderThatIsDownAtTheStartIsFoundLater(t *testing.T) {
 		{"down", func(f *devprovider.Faults) { f.Down = true }, 503, "Sign-in is temporarily unavailable", "discovery: the provider is unavailable"},
 		{"discovery: status 500", func(f *devprovider.Faults) { f.Fail = map[string]int{"discovery": 500} }, 503, "Sign-in is temporarily unavailable", "status 500"},
 		{"discovery: status 404", func(f *devprovider.Faults) { f.Fail = map[string]int{"discovery": 404} }, 503, "Sign-in is temporarily unavailable", "status 404"},
-		{"discovery: a page instead of JSON", func(f *devprovider.Faults) { f.Raw = map[string]string{"discovery": "<html>"} }, 503, "Sign-in is temporarily unavailable", "no JSON"},
+		{"discovery: a page instead of JSON", func(f *devprovider.Faults) { f.Raw = map[string]string{"discovery": "<html>"} }, 503, "Sign-in is temporarily unavailable", "not a JSON object; hint: "},
 		{"discovery: another issuer", func(f *devprovider.Faults) {
 			f.Discovery = func(d map[string]any) { d["issuer"] = d["issuer"].(string) + "other" }
 		}, 500, "Configuration problem", "issuer_mismatch"},
