@@ -85,6 +85,25 @@ func TestDiscoveryDocumentsAreCheckedBeforeTheyAreUsed(t *testing.T) {
 	}
 }
 
+func TestAnAlgorithmThatTheProviderDoesNotOfferIsWarnedOf(t *testing.T) {
+	for offered, want := range map[string]bool{"RS256": false, "ES256": true, "": false} {
+		p, log := newProvider(t), new(strings.Builder)
+		p.discovery = set("id_token_signing_alg_values_supported", []any{"HS256", offered})
+		if offered == "" {
+			p.discovery = set("id_token_signing_alg_values_supported", nil)
+		}
+		rp := p.party(func(c *oidc.Config) { c.Log = textLog(log) })
+		for range 2 {
+			if _, err := p.login2(rp); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n > 1 || (n == 1) != want || want && !strings.Contains(log.String(), "id_token_alg=RS256") {
+			t.Errorf("offered %q:\n%s", offered, log)
+		}
+	}
+}
+
 func TestUserinfoNeedsItsEndpoint(t *testing.T) {
 	p := newProvider(t)
 	p.discovery = set("userinfo_endpoint", nil)
@@ -176,7 +195,7 @@ func TestOneTrailingSlashOfAHostIsForgiven(t *testing.T) {
 			}
 			p.claims = set("iss", origin+row.configured)
 			_, err = p.login2(rp)
-			wantReason(t, "a token with the configured spelling", err, "invalid issuer_mismatch")
+			wantReason(t, "a token with the configured spelling", err, "invalid token_issuer")
 		})
 	}
 }

@@ -79,7 +79,7 @@ func TestRefreshedIDTokensMustBeOfTheSameLogin(t *testing.T) {
 		change func(p *provider)
 		want   string
 	}{
-		{"oidcc refresh-token-invalid-issuer", func(p *provider) { p.refreshClaims = set("iss", p.issuer+"1") }, "invalid issuer_mismatch"},
+		{"oidcc refresh-token-invalid-issuer", func(p *provider) { p.refreshClaims = set("iss", p.issuer+"1") }, "invalid token_issuer"},
 		{"oidcc refresh-token-invalid-sub", func(p *provider) { p.refreshClaims = set("sub", "auth0|bob") }, "invalid subject"},
 		{"no sub", func(p *provider) { p.refreshClaims = set("sub", nil) }, "invalid subject"},
 		{"aud of another", func(p *provider) { p.refreshClaims = set("aud", "other") }, "invalid audience"},

@@ -107,6 +107,10 @@ func (rp *RelyingParty) readIDToken(m *metadata, resp *tokenResponse) (*jwt, err
 			Hint: "Application > Advanced > OAuth > JWT signature algorithm is " + t.alg + "; set " + rp.cfg.IDTokenAlg}
 	}
 	if err := rp.checkAlg(t); err != nil {
+		if _, known := keyKinds[t.alg]; known { // as the provider signs, whoever made the token
+			return nil, &Misconfigured{Reason: "algorithm", Detail: fmt.Sprintf("the ID token is signed with %s, want %s", t.alg, rp.cfg.IDTokenAlg),
+				Hint: "set provider.id_token_alg: " + t.alg + " if the provider is meant to sign so"}
+		}
 		return nil, err
 	}
 	if t.typ != "" && t.typ != "jwt" { // RFC 8725 §3.11: at+jwt and logout+jwt are not ID tokens
@@ -151,7 +155,8 @@ func (rp *RelyingParty) checkAlg(t *jwt) error {
 // checkParties checks iss, aud and azp: OIDC Core §3.1.3.7 points 2 to 5.
 func (rp *RelyingParty) checkParties(c claims, issuer string) error {
 	if iss, ok := jsonString(c["iss"]); !ok || iss != issuer {
-		return invalid("issuer_mismatch", "iss is %q, want %q", clean(iss, 200), issuer)
+		return &Invalid{Reason: "token_issuer", Detail: fmt.Sprintf("iss of the token is %q, want %q", clean(iss, 200), issuer),
+			Hint: "the provider's tokens and its discovery document must name one issuer; check the host name that it takes for its own, and provider.issuer or provider.domain"}
 	}
 	audience, err := c.audience()
 	if err != nil {
@@ -159,7 +164,8 @@ func (rp *RelyingParty) checkParties(c claims, issuer string) error {
 	}
 	// Point 3: an audience that we do not trust is refused, so that a token is for us alone.
 	if len(audience) == 0 || slices.ContainsFunc(audience, func(a string) bool { return a != rp.cfg.ClientID }) {
-		return invalid("audience", "aud is %q, want %q alone", clean(strings.Join(audience, " "), 200), rp.cfg.ClientID)
+		return &Invalid{Reason: "audience", Detail: fmt.Sprintf("aud is %q, want %q alone", clean(strings.Join(audience, " "), 200), rp.cfg.ClientID),
+			Hint: "check provider.client_id"}
 	}
 	raw, present := c["azp"]
 	if azp, ok := jsonString(raw); present && (!ok || azp != rp.cfg.ClientID) {
@@ -325,12 +331,16 @@ func (k clock) remark() string {
 	if k.provider.IsZero() {
 		return ""
 	}
-	ahead := int64(k.now.Sub(k.provider).Round(time.Second) / time.Second)
+	by := k.now.Sub(k.provider).Round(time.Second)
+	ahead, todo := int64(by/time.Second), ""
+	if by.Abs() > k.leeway {
+		todo = hint("set the clock, best by NTP")
+	}
 	switch {
 	case ahead > 1:
-		return fmt.Sprintf("; this server's clock is %d s ahead of the provider's", ahead)
+		return fmt.Sprintf("; this server's clock is %d s ahead of the provider's%s", ahead, todo)
 	case ahead < -1:
-		return fmt.Sprintf("; this server's clock is %d s behind the provider's", -ahead)
+		return fmt.Sprintf("; this server's clock is %d s behind the provider's%s", -ahead, todo)
 	}
 	return ""
 }

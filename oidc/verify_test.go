@@ -45,10 +45,10 @@ func TestLoginAcceptsOnlyIDTokensThatMeetOIDCCore3137(t *testing.T) {
 	}{
 		{"oidcc-client-test", func(*provider) {}, "ok"},
 		{"oidcc-client-test-idtoken-sig-rs256", signed("RS256", rsaKey(0)), "ok"},
-		{"oidcc-client-test-invalid-iss", func(p *provider) { claim("iss", p.issuer+"1")(p) }, "invalid issuer_mismatch"},
-		{"fapi2 invalid-missing-iss", claim("iss", nil), "invalid issuer_mismatch"},
-		{"iss without its slash", func(p *provider) { claim("iss", strings.TrimSuffix(p.issuer, "/"))(p) }, "invalid issuer_mismatch"},
-		{"iss in a list", func(p *provider) { claim("iss", []any{p.issuer})(p) }, "invalid issuer_mismatch"},
+		{"oidcc-client-test-invalid-iss", func(p *provider) { claim("iss", p.issuer+"1")(p) }, "invalid token_issuer"},
+		{"fapi2 invalid-missing-iss", claim("iss", nil), "invalid token_issuer"},
+		{"iss without its slash", func(p *provider) { claim("iss", strings.TrimSuffix(p.issuer, "/"))(p) }, "invalid token_issuer"},
+		{"iss in a list", func(p *provider) { claim("iss", []any{p.issuer})(p) }, "invalid token_issuer"},
 
 		{"oidcc-client-test-missing-sub", claim("sub", nil), "invalid subject"},
 		{"sub empty", claim("sub", ""), "invalid subject"},
@@ -130,12 +130,12 @@ func TestLoginAcceptsOnlyIDTokensThatMeetOIDCCore3137(t *testing.T) {
 		{"alg empty", header("alg", ""), "invalid algorithm"},
 		{"fapi2 invalid-null-alg", header("alg", nil), "invalid algorithm"},
 		{"alg a list", header("alg", []any{"RS256"}), "invalid algorithm"},
-		{"fapi2 invalid-alternate-alg", signed("PS256", rsaKey(0)), "invalid algorithm"},
-		{"RS512", signed("RS512", rsaKey(0)), "invalid algorithm"},
+		{"fapi2 invalid-alternate-alg", signed("PS256", rsaKey(0)), "misconfigured algorithm"},
+		{"RS512", signed("RS512", rsaKey(0)), "misconfigured algorithm"},
 		{"ES256 with a published key", func(p *provider) {
 			p.header, p.key = all(set("alg", "ES256"), set("kid", "ec")), ecKey()
 			p.published = append(p.published, ecJWK("ec", ecKey()))
-		}, "invalid algorithm"},
+		}, "misconfigured algorithm"},
 		{"HS256 with the public key as PEM", signed("HS256", public), "misconfigured alg_hs256"},
 		{"HS256 with the client secret", signed("HS256", []byte(clientSecret)), "misconfigured alg_hs256"},
 		{"oidcc-client-test-invalid-sig-rs256", token(func(h, c, s string) string {
@@ -474,5 +474,30 @@ func TestEmailAddresses(t *testing.T) {
 		if got := oidc.IsAddress(s); got != want {
 			t.Errorf("isAddress(%q) = %v, want %v", s, got, want)
 		}
+	}
+}
+
+// What goes wrong because of a setting says which.
+func TestErrorsThatASettingCausesSayWhich(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(p *provider)
+		want   string
+	}{
+		{"the issuer in another spelling", func(p *provider) { p.claims = set("iss", "https://other.example/") }, "check the host name that it takes for its own, and provider.issuer or provider.domain"},
+		{"the client ID of another", func(p *provider) { p.claims = set("aud", "other") }, "hint: check provider.client_id"},
+		{"another algorithm", func(p *provider) { p.header = set("alg", "PS256") }, "hint: set provider.id_token_alg: PS256 if the provider is meant to sign so"},
+		{"the discovery document is not there", func(p *provider) { p.instead["discovery"] = http.NotFound },
+			"/.well-known/openid-configuration: status 404; hint: is provider.issuer (or provider.domain) exactly the provider's issuer?"},
+		{"a page in its place", func(p *provider) { p.instead["discovery"] = raw("<html>") },
+			"/.well-known/openid-configuration: not a JSON object; hint: is provider.issuer (or provider.domain) exactly the provider's issuer?"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newProvider(t)
+			row.change(p)
+			if _, err := p.login2(p.party()); err == nil || !strings.HasSuffix(err.Error(), row.want) || strings.Count(err.Error(), "hint:") != 1 {
+				t.Errorf("the error is %v, want %s", err, row.want)
+			}
+		})
 	}
 }

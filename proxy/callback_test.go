@@ -88,7 +88,11 @@ func TestWhatAUserSeesWhenTheProviderDoesNotSignThemIn(t *testing.T) {
 			f.IDToken = func(t *devprovider.Token) { t.Header["alg"], t.Key = "HS256", []byte(clientSecret) }
 		}, 500, misconfigured, "", "JWT signature algorithm is HS256; set RS256", ""},
 		{"ID token: the nonce of another login", claim("nonce", "other"), 403, failed, "", "nonce", ""},
-		{"ID token: another audience", claim("aud", "other"), 403, failed, "", "audience", ""},
+		{"ID token: another audience", claim("aud", "other"), 403, failed, "", "hint: check provider.client_id", ""},
+		{"ID token: another issuer", claim("iss", "https://other.test/"), 403, failed, "", "provider.issuer or provider.domain", ""},
+		{"ID token: another algorithm", func(f *devprovider.Faults) {
+			f.IDToken = func(t *devprovider.Token) { t.Header["alg"] = "PS256" }
+		}, 500, misconfigured, "", "hint: set provider.id_token_alg: PS256", ""},
 		{"ID token: nobody's", func(f *devprovider.Faults) {
 			f.IDToken = func(t *devprovider.Token) { delete(t.Claims, "sub") }
 		}, 403, failed, "", "subject", ""},
@@ -230,8 +234,10 @@ func TestClocksMayDifferByTheLeewayAndNoMore(t *testing.T) {
 			}
 			r.wantsPage(t, 403, "We could not sign you in")
 			text := fmt.Sprint(w.log.find(t, "the failed login", func(r record) bool { return r["status"] == 403.0 })[0]["error"])
-			if want := fmt.Sprintf("clock is %d s", int(c.ahead.Abs().Seconds())); !strings.Contains(text, want) {
-				t.Errorf("the log says %q, want %q in it", text, want)
+			for _, want := range []string{fmt.Sprintf("clock is %d s", int(c.ahead.Abs().Seconds())), "hint: set the clock, best by NTP"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("the log says %q, want %q in it", text, want)
+				}
 			}
 		})
 	}
