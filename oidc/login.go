@@ -3,6 +3,7 @@ package oidc
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ type Login struct {
 	ACR          string        // "": not asked; otherwise acr must be one of these, separated by spaces
 	Organization string        // "": not asked; otherwise the login must be for this one
 	FreshLogin   bool          // prompt=login was sent: auth_time, when present, must not be older than Started
+	Invited      bool          `json:",omitempty"` // the request named an organization or invitation, and the provider may not know it
 	Started      time.Time
 }
 
@@ -51,6 +53,7 @@ func (rp *RelyingParty) Start(ctx context.Context, req AuthRequest) (authorizeUR
 		Issuer:       m.IssuerURL,
 		ACR:          req.ACR,
 		Organization: req.Organization,
+		Invited:      req.Organization != "" || req.Invitation != "",
 		Started:      rp.now(),
 	}
 	if login.State == "" {
@@ -103,7 +106,7 @@ func (rp *RelyingParty) Finish(ctx context.Context, login Login, response url.Va
 	}
 	code, err := checkResponse(m, &login, response)
 	if err != nil {
-		return nil, err
+		return nil, rp.blame(err, &login)
 	}
 	resp, err := rp.requestTokens(ctx, m, "token", url.Values{
 		"grant_type":    {"authorization_code"},
@@ -173,6 +176,35 @@ func checkResponse(m *metadata, login *Login, response url.Values) (code string,
 		return "", invalid("malformed", "the code is too long or has characters that a code has not")
 	}
 	return code, nil
+}
+
+// blame tells errors of the authorization endpoint that a setting causes, and that no user can do anything about, from those
+// about the user (RFC 6749 §4.1.2.1).
+func (rp *RelyingParty) blame(err error, login *Login) error {
+	denied, ok := errors.AsType[*Denied](err)
+	if !ok {
+		return err
+	}
+	wrong := &Misconfigured{Reason: "authorization", Detail: denied.Error(),
+		Hint: "check provider.scopes, audience, organization, connections and params against what this client may ask the provider for"}
+	switch denied.Code {
+	case "invalid_scope", "unauthorized_client", "unsupported_response_type":
+		return wrong
+	case "invalid_request":
+		if login.Invited { // by a link that anybody could have made
+			return err
+		}
+		if strings.HasPrefix(denied.Description, "You may have pressed the back button") { // Auth0, of its own login page
+			return &Invalid{Reason: "back_button", Detail: denied.Error()}
+		}
+		return wrong
+	case "access_denied":
+		if rp.cfg.Audience != "" && strings.HasPrefix(denied.Description, "Service not found") { // Auth0
+			wrong.Hint = "provider.audience is no API of this tenant"
+			return wrong
+		}
+	}
+	return err
 }
 
 func asksForLogin(prompt string) bool { return slices.Contains(strings.Fields(prompt), "login") }

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -102,7 +103,7 @@ func TestStartAsksForWhatTheConfigurationAndTheRequestSay(t *testing.T) {
 		t.Errorf("authorization URL %s", to)
 	}
 	wantLogin := oidc.Login{State: "st", Nonce: login.Nonce, CodeVerifier: login.CodeVerifier, Issuer: p.issuer, MaxAge: 90 * time.Second, ACR: "mfa",
-		Organization: "org_7", FreshLogin: true, Started: start}
+		Organization: "org_7", FreshLogin: true, Invited: true, Started: start}
 	if login != wantLogin {
 		t.Errorf("Login = %+v, want %+v", login, wantLogin)
 	}
@@ -179,6 +180,45 @@ func TestCallbacksAreCheckedBeforeTheCodeIsSentAnywhere(t *testing.T) {
 			wantReason(t, "Finish", err, row.want)
 			if sent := p.count("token") > 0; sent != (row.want == "ok") {
 				t.Errorf("code sent: %v", sent)
+			}
+		})
+	}
+}
+
+// Who signs in can do nothing about what we ask for; who followed a link with an invitation can.
+func TestErrorsOfTheAuthorizationEndpointThatWeCauseAreToldFromDenials(t *testing.T) {
+	const audience = "https://api.example.com/"
+	for _, row := range []struct {
+		name              string
+		code, description string
+		req               oidc.AuthRequest
+		audience          string
+		want, hint        string
+	}{
+		{"an unknown scope", "invalid_scope", "", oidc.AuthRequest{}, "", "misconfigured authorization", "check provider.scopes, audience, organization"},
+		{"a client that may not do this", "unauthorized_client", "", oidc.AuthRequest{}, "", "misconfigured authorization", "check provider"},
+		{"a response type that is off", "unsupported_response_type", "", oidc.AuthRequest{}, "", "misconfigured authorization", "check provider"},
+		{"an organization is required", "invalid_request", "parameter organization is required for this client", oidc.AuthRequest{}, "", "misconfigured authorization", "check provider"},
+		{"a connection that is off", "invalid_request", "the connection is not enabled", oidc.AuthRequest{Connection: "github"}, "", "misconfigured authorization", "check provider"},
+		{"an invitation that is over", "invalid_request", "invitation not found or already used", oidc.AuthRequest{Organization: "org_1", Invitation: "t"}, "", "denied invalid_request", ""},
+		{"an organization of a link", "invalid_request", "parameter organization is not allowed for this client", oidc.AuthRequest{Organization: "org_1"}, "", "denied invalid_request", ""},
+		{"the back button", "invalid_request", "You may have pressed the back button, refreshed during login, opened too many login dialogs", oidc.AuthRequest{}, "", "invalid back_button", ""},
+		{"an audience that is no API", "access_denied", "Service not found: " + audience, oidc.AuthRequest{}, audience, "misconfigured authorization", "provider.audience is no API of this tenant"},
+		{"an Action that says the same", "access_denied", "Service not found: coffee", oidc.AuthRequest{}, "", "denied access_denied", ""},
+		{"an Action", "access_denied", "Only staff may come in", oidc.AuthRequest{}, audience, "denied access_denied", ""},
+		{"a login that must be interactive", "login_required", "Login required", oidc.AuthRequest{}, "", "denied login_required", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newProvider(t)
+			rp := p.party(func(c *oidc.Config) { c.Audience = row.audience })
+			login, response := p.begin(rp, row.req)
+			response.Del("code")
+			response.Set("error", row.code)
+			response.Set("error_description", row.description)
+			_, err := rp.Finish(context.Background(), login, response)
+			wantReason(t, "Finish", err, row.want)
+			if text := fmt.Sprint(err); !strings.Contains(text, row.code) || !strings.Contains(text, row.description) || !strings.Contains(text, row.hint) {
+				t.Errorf("the error is %s, want the provider's words and %q in it", text, row.hint)
 			}
 		})
 	}

@@ -147,7 +147,7 @@ func (p *Proxy) loginFailure(x *exchange, err error, returnTo string) error {
 		switch invalid.Reason {
 		case "auth_time", "acr":
 			return &failure{page: pages.StepUpFailed(again, p.home()), code: "step_up_failed", reason: invalid.Reason, cause: err}
-		case "invalid_grant", "missing_code", "state", "issuer_mismatch", "duplicate_parameter":
+		case "invalid_grant", "missing_code", "state", "issuer_mismatch", "duplicate_parameter", "back_button":
 			return &failure{page: pages.LinkExpired(again), code: "login_invalid", reason: invalid.Reason, cause: err}
 		}
 		return &failure{page: pages.LoginFailed(again, p.home()), code: "login_invalid", reason: invalid.Reason, cause: err}

@@ -59,6 +59,12 @@ func TestWhatAUserSeesWhenTheProviderDoesNotSignThemIn(t *testing.T) {
 			f.Deny, f.DenyDescription = "access_denied", `<script>alert("x")</script><img src=x>`
 		}, 403, denied, `<script>alert("x")</script><img src=x>`, "access_denied", ""},
 		{"silent login is not possible", func(f *devprovider.Faults) { f.Deny = "login_required" }, 403, denied, "", "login_required", ""},
+		{"a scope that the provider does not know", func(f *devprovider.Faults) {
+			f.Deny, f.DenyDescription = "invalid_scope", "Unknown scope: x"
+		}, 500, misconfigured, "", "Unknown scope: x", ""},
+		{"the back button", func(f *devprovider.Faults) {
+			f.Deny, f.DenyDescription = "invalid_request", "You may have pressed the back button, refreshed during login"
+		}, 400, expired, "", "back button", ""},
 		{"the provider has a problem", func(f *devprovider.Faults) { f.Deny = "server_error" }, 503, unavailable, "", "server_error", "10"},
 		{"the provider is overloaded", func(f *devprovider.Faults) { f.Deny = "temporarily_unavailable" }, 503, unavailable, "", "temporarily_unavailable", "10"},
 
