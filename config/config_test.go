@@ -866,6 +866,7 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"provider:\n  issuer: https://acme.auth0.com", "provider.issuer"},
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true}", "routes[0].strip_prefix"},
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}\n  - {path: /b, allow: signed_in, upstream: \"http://a\"}", "routes[0].strip_prefix"},
+		{"provider:\n  params: {prompt: none}", "provider.params.prompt"},
 		{"forward_auth: {trust: [0.0.0.0/0]}", "forward_auth.trust"},
 		{"listen: unix:/run/s\nforward_auth: {}", "forward_auth"},
 		{"routes:\n  - {path: /a, allow: [{groups: [a]}, {permissions: [\"read:items\"]}]}", "routes[0].allow[1].permissions"},

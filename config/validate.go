@@ -144,6 +144,9 @@ func (l *loader) provider(p *Provider) {
 	if l.sound("provider.client_auth", "provider.client_secret", "provider.private_key_file") {
 		l.clientAuth(p)
 	}
+	if l.sound("provider.params") && slices.Contains(strings.Fields(p.Params["prompt"]), "none") {
+		l.warn("provider.params.prompt", "lets nobody sign in who is not signed in at the provider already", "remove it, so that the provider can ask")
+	}
 	if l.sound("provider.scopes") && !slices.Contains(p.Scopes, "openid") { // OIDC Core §3.1.2.1
 		l.mistake("provider.scopes", "lacks openid, without which there is no ID token", "add openid to the list")
 	}
