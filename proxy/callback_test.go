@@ -155,6 +155,13 @@ func TestWhatAUserSeesWhenTheProviderDoesNotSignThemIn(t *testing.T) {
 			if !strings.Contains(fmt.Sprint(e["error"], e["reason"]), c.log) {
 				t.Errorf("the log says error %q and reason %q, want %q", e["error"], e["reason"], c.log)
 			}
+			level := "WARN"
+			if c.status >= 500 {
+				level = "ERROR"
+			}
+			if e["level"] != level {
+				t.Errorf("the level is %v, want %s", e["level"], level)
+			}
 			if id, _ := e["request_id"].(string); id == "" || !strings.Contains(r.body, id) {
 				t.Errorf("the page does not show the request ID %q of the log", id)
 			}

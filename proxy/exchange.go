@@ -131,8 +131,12 @@ func (p *Proxy) logRequest(x *exchange, aborted bool) {
 	}
 	p.observe(x, status)
 	level := slog.LevelInfo
-	if status >= 500 && x.err != nil {
+	switch {
+	case x.err == nil || status < 400 || status == statusClientClosed:
+	case status >= 500:
 		level = slog.LevelError
+	case x.login != "" || x.logout != "": // who could not sign in may tell an operator the request ID; a refused token is daily life
+		level = slog.LevelWarn
 	}
 	ctx := context.Background()
 	if !p.log.Enabled(ctx, level) {
