@@ -44,7 +44,7 @@ func (p *Proxy) callback(x *exchange) error {
 	}
 	s, cookie, err := p.opts.Sessions.Begin(x.r.Context(), p.newSession(x, tokens))
 	if err != nil {
-		return p.sessionFailure(err)
+		return p.sessionFailure(err, a.ReturnTo)
 	}
 	p.endFormer(x, s)
 	x.who = s.Identity
@@ -156,10 +156,14 @@ func (p *Proxy) loginFailure(x *exchange, err error, returnTo string) error {
 }
 
 // sessionFailure is the answer when a verified login cannot be remembered.
-func (p *Proxy) sessionFailure(err error) error {
+func (p *Proxy) sessionFailure(err error, returnTo string) error {
 	var large *session.TooLargeError
 	if errors.As(err, &large) {
 		return &failure{page: pages.SessionTooLarge(p.home()), code: "session_too_large", cause: err}
 	}
-	return p.storeFailure(err)
+	err = p.storeFailure(err)
+	if f, ok := errors.AsType[*failure](err); ok {
+		f.page = pages.StoreUnavailable(p.loginURL(returnTo, ""))
+	}
+	return err
 }

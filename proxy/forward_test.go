@@ -596,7 +596,10 @@ func TestAnUpstreamThatFailsIsSaidToBeSo(t *testing.T) {
 				o.Routes = []proxy.Route{{Path: "/broken", Policy: &policy.Policy{Anyone: true}, Upstream: c.up}}
 			}})
 			b := w.signedIn(t, "ada")
-			r := b.navigate("/broken/page").wantsPage(t, c.status, c.title)
+			r := b.navigate("/broken/page%20x?a=1&b").wantsPage(t, c.status, c.title)
+			if !strings.Contains(r.body, `href="/broken/page%20x?a=1&amp;b">Try again</a>`) {
+				t.Errorf("the page is a dead end: %s", r.brief())
+			}
 			if strings.Contains(r.body, c.up.URL.Host) && c.up.URL.Host != "" {
 				t.Error("the page names the upstream")
 			}

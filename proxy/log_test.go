@@ -166,7 +166,7 @@ func TestAPanicIsOneEventAndHarmsNobodyElse(t *testing.T) {
 	}()
 	within(t, "the slow request", reached)
 	broken.Store(true)
-	b.navigate("/boom").wantsPage(t, 500, "Something went wrong")
+	b.navigate("/boom").wantsPage(t, 500, "Something went wrong").wants(t, 500, `href="/boom">Try again</a>`)
 	broken.Store(false)
 	close(held)
 	if got := <-slow; got != "whole" {

@@ -251,8 +251,11 @@ func TestADeadStore(t *testing.T) {
 	if err := w.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/x", "/api/x", "/auth/", "/auth/callback?state=x"} {
+	for path, again := range map[string]string{"/x": "/x", "/api/x?a=1": "/api/x?a=1", "/auth/sessions": "/auth/sessions", "/auth/": "/auth/", "/auth/callback?state=x": "/auth/login"} {
 		r := b.navigate(path).wantsPage(t, 503, "Temporarily unavailable")
+		if !strings.Contains(r.body, `href="`+again+`">Try again</a>`) {
+			t.Errorf("%s is a dead end: %s", path, r.brief())
+		}
 		if r.Header.Get("Retry-After") != "5" || len(lines(r)) > 0 {
 			t.Errorf("%s: Retry-After %q, cookies %q", path, r.Header.Get("Retry-After"), lines(r))
 		}
@@ -261,7 +264,9 @@ func TestADeadStore(t *testing.T) {
 	b.fetch("GET", "/auth/me", "").wantsJSON(t, 503, "session_store_unavailable")
 	stranger.navigate("/public").wants(t, 200)
 	stranger.fetch("GET", "/x", "").wants(t, 401)
-	stranger.back(callback).wantsPage(t, 503, "Temporarily unavailable")
+	if r := stranger.back(callback).wantsPage(t, 503, "Temporarily unavailable"); !strings.Contains(r.body, `href="/auth/login?return_to=%2Fx">Try again</a>`) {
+		t.Errorf("the callback is a dead end: %s", r.brief())
+	}
 	if stranger.session() != "" {
 		t.Error("the stranger has a session cookie")
 	}

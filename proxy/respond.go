@@ -66,7 +66,7 @@ func (p *Proxy) fail(x *exchange, err error) {
 	}
 	var f *failure
 	if !errors.As(err, &f) { // a bug: what can fail says how to answer
-		f = &failure{page: pages.Internal(p.home()), code: "internal_error", cause: err}
+		f = &failure{page: pages.Internal(p.again(x), p.home()), code: "internal_error", cause: err}
 	}
 	if x.reason == "" || f.reason != "" {
 		if x.reason = f.reason; x.reason == "" {
@@ -87,6 +87,9 @@ func (p *Proxy) fail(x *exchange, err error) {
 	if wantsPage(x.r) && !f.json {
 		page := f.page
 		page.Host, page.RequestID = p.opts.PublicURL.Host, x.id
+		if to := p.again(x); len(page.Actions) == 0 && page.Status >= 500 && to != "" { // no page is a dead end
+			page.Actions = []pages.Action{{Label: "Try again", URL: to, Primary: true}}
+		}
 		p.page(x, x.status(page.Status), page)
 		return
 	}
@@ -104,6 +107,18 @@ func (x *exchange) status(s int) int {
 		return http.StatusForbidden
 	}
 	return s
+}
+
+// again is where to try once more what has failed: for GET and HEAD, whose bodies are not lost, the same address. A callback
+// is for one time.
+func (p *Proxy) again(x *exchange) string {
+	switch {
+	case x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
+		return ""
+	case x.target.path == p.opts.Prefix+"/callback":
+		return p.loginURL("/", "")
+	}
+	return p.returnTo(x.target.uri())
 }
 
 // page answers with a page.

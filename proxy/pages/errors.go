@@ -272,13 +272,13 @@ func GatewayTimeout(againURL string) Error {
 }
 
 // Internal is for a mistake of our own.
-func Internal(homeURL string) Error {
+func Internal(againURL, homeURL string) Error {
 	return Error{
 		Status:  http.StatusInternalServerError,
 		Title:   "Something went wrong",
 		Message: "This is a mistake on our side, not on yours.",
 		Advice:  "Please try again. If it stays, tell the people who run this site, and give them the request ID.",
-		Actions: actions(home(homeURL)),
+		Actions: actions(again("Try again", againURL), home(homeURL)),
 	}
 }
 

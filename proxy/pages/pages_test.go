@@ -78,7 +78,7 @@ func situations() map[string]pages.Error {
 		"wrong host":         pages.WrongHost("https://app.example.com/"),
 		"bad gateway":        pages.BadGateway("/x"),
 		"gateway timeout":    pages.GatewayTimeout("/x"),
-		"internal":           pages.Internal(home),
+		"internal":           pages.Internal("/x", home),
 	}
 }
 
