@@ -166,16 +166,19 @@ func interim(header http.Header) {
 	}
 }
 
-// cookieNames are the cookies that are ours: the session's, and those of logins.
+// cookieNames are the cookies that are ours: the session's, those of logins, and the one that says that a logout is just over.
 type cookieNames struct {
 	session string
 	login   string // prefix
+	out     string
 }
 
-func newCookieNames(session string) cookieNames { return cookieNames{session, session + "-login-"} }
+func newCookieNames(session string) cookieNames {
+	return cookieNames{session, session + "-login-", session + "-out"}
+}
 
 func (c cookieNames) own(name string) bool {
-	return name == c.session || strings.HasPrefix(name, c.login)
+	return name == c.session || name == c.out || strings.HasPrefix(name, c.login)
 }
 
 // setBy says whether a Set-Cookie line sets a cookie of ours, or one that some browser might take for it: names that differ
@@ -193,7 +196,7 @@ func (c cookieNames) setBy(line string) bool {
 		name = strings.TrimSpace(name)
 	}
 	name = strings.ToLower(name)
-	return name == strings.ToLower(c.session) || strings.HasPrefix(name, strings.ToLower(c.login))
+	return name == strings.ToLower(c.session) || name == strings.ToLower(c.out) || strings.HasPrefix(name, strings.ToLower(c.login))
 }
 
 // values returns the values of the cookies of that name, as they were sent, and at most two of them: more than one is

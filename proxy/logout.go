@@ -44,6 +44,7 @@ func (p *Proxy) logout(x *exchange) error {
 	if to != "" {
 		back = p.returnTo(to)
 	}
+	atHome, ended := p.opts.Prefix != "" && back == p.home(), false
 	back = p.absolute(back)
 
 	x.setCookie(p.opts.Sessions.Cookie().Expired())
@@ -59,6 +60,7 @@ func (p *Proxy) logout(x *exchange) error {
 			x.who, providerSID = s.Identity, s.ProviderSID
 			err = p.opts.Sessions.End(x.r.Context(), session.Selector{ID: s.ID})
 			if err == nil {
+				ended = true
 				p.streams.ended()
 				p.renewals.revoke(s)
 			}
@@ -67,10 +69,27 @@ func (p *Proxy) logout(x *exchange) error {
 			return &failure{page: pages.SignedOutLocally(p.opts.Prefix+"/login", p.home()), code: "session_store_unavailable", cause: err, retry: 5 * time.Second}
 		}
 	}
+	if ended && atHome {
+		x.setCookie(p.outCookie("1", time.Minute))
+	}
 	if at := p.opts.Provider.LogoutURL(x.r.Context(), back, providerSID); at != "" {
 		back = at
 	}
 	return p.signedOut(x, back)
+}
+
+// outCookie lets our home page say that the logout worked, once. The way there leads over the provider, which takes the URL to
+// come back to as it is registered, without a word more.
+func (p *Proxy) outCookie(value string, life time.Duration) *http.Cookie {
+	c := p.opts.Sessions.Cookie()
+	c.Name = p.cookies.out
+	if c.SameSite == http.SameSiteStrictMode { // it comes from the provider's site
+		c.SameSite = http.SameSiteLaxMode
+	}
+	if value == "" {
+		return c.Expired()
+	}
+	return c.With(value, life)
 }
 
 // askBeforeLogout shows the button.

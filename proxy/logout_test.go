@@ -68,12 +68,38 @@ func TestALogoutEndsOurSessionAndThenTheProviders(t *testing.T) {
 			}
 			gone(t, w, value)
 			w.faults(func(f *devprovider.Faults) { f.SignInAs = "" })
-			b.onwardFrom(r).wantsPage(t, 200, "Sign in")
+			b.onwardFrom(r).wantsPage(t, 200, "Sign in").wants(t, 200, "You are signed out.")
+			if again := b.navigate("/auth/"); strings.Contains(again.body, "You are signed out.") {
+				t.Error("the page still says so when it is opened the next time")
+			}
 			next := b.navigate(b.navigate("/x").to(t).String())
 			if signedInThere := next.StatusCode == 302 && strings.HasPrefix(next.Header.Get("Location"), w.origin); signedInThere != (c.to == "") {
 				t.Errorf("after the logout the provider knows the user: %t", signedInThere)
 			}
 		})
+	}
+}
+
+// What says that a logout worked is no business of the app's, and nobody is told so who has signed in again.
+func TestThatALogoutWorkedIsSaidOnceAndToNobodyElse(t *testing.T) {
+	w := newWorld(t, setup{sameSite: http.SameSiteStrictMode})
+	b := w.signedIn(t, "ada")
+	r := b.post("/auth/logout", nil)
+	out := strings.Join(lines(r), "\n")
+	if !strings.Contains(out, "authproxy-out=1; Path=/; Max-Age=60; HttpOnly; SameSite=Lax") {
+		t.Errorf("the logout sets %s", out)
+	}
+	b.navigate("/public").wants(t, 200)
+	if got := w.upstream.last(t).Header.Get("Cookie"); strings.Contains(got, "authproxy") {
+		t.Errorf("the app gets the cookies %q", got)
+	}
+	b.follow("/x").wants(t, 200)
+	if page := b.navigate("/auth/"); strings.Contains(page.body, "signed out") {
+		t.Errorf("somebody is signed in: %s", page.brief())
+	}
+	b.navigate("/auth/logout?return_to=/public", "Sec-Fetch-Site", "none").wants(t, 303)
+	if page := b.navigate("/auth/"); strings.Contains(page.body, "signed out") {
+		t.Errorf("a logout that led elsewhere is told of later: %s", page.brief())
 	}
 }
 

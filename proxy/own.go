@@ -81,8 +81,15 @@ func (p *Proxy) homePage(x *exchange) error {
 	}
 	signIn := p.signInPage(to)
 	page := pages.Home{Host: p.opts.PublicURL.Host, LoginURL: signIn.LoginURL, SignupURL: signIn.SignupURL, AppURL: to}
+	out := len(cookieValues(x.r.Header, p.cookies.out)) > 0
+	if out {
+		x.setCookie(p.outCookie("", 0))
+	}
 	if who.session == nil {
 		page.Connections = signIn.Connections
+		if out {
+			page.Notice = "You are signed out."
+		}
 	} else {
 		page.LogoutURL = p.formURL("/logout", who.session)
 		if p.opts.Sessions.Lists() {
