@@ -867,6 +867,8 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true}", "routes[0].strip_prefix"},
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}\n  - {path: /b, allow: signed_in, upstream: \"http://a\"}", "routes[0].strip_prefix"},
 		{"provider:\n  params: {prompt: none}", "provider.params.prompt"},
+		{"forward_auth: {}", "forward_auth"},
+		{"listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \":9191\"}", "forward_auth.grpc_listen"},
 		{"forward_auth: {trust: [0.0.0.0/0]}", "forward_auth.trust"},
 		{"listen: unix:/run/s\nforward_auth: {}", "forward_auth"},
 		{"routes:\n  - {path: /a, allow: [{groups: [a]}, {permissions: [\"read:items\"]}]}", "routes[0].allow[1].permissions"},
@@ -880,7 +882,7 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		}
 		checkForm(t, "config.yaml", c.Warnings)
 	}
-	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}",
+	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}", "listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \"127.0.0.1:2\"}",
 		"forward_auth: {shared_secret: 0123456789abcdef}", "listen: unix:/run/s\nforward_auth: {trust: [unix]}",
 		"routes:\n  - {path: /a, allow: anyone, methods: [PURGE, PROPFIND, M-SEARCH]}",
 		"provider:\n  audience: api\nroutes:\n  - {path: /a, allow: [{permissions: [\"read:items\"]}]}",
@@ -889,30 +891,6 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		if c := parse(t, quiet); len(c.Warnings) != 0 {
 			t.Errorf("%q: warnings %v, want none", quiet, c.Warnings)
 		}
-	}
-}
-
-func TestForwardAuthThatOthersReachNeedsToKnowWhoMayAsk(t *testing.T) {
-	for yaml, key := range map[string]string{
-		"forward_auth: {}": "forward_auth",
-		"listen: 0.0.0.0:1\nforward_auth: {domains: [app.example.com]}":                    "forward_auth",
-		"listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \":9191\"}":                      "forward_auth.grpc_listen",
-		"listen: 127.0.0.1:1\nforward_auth: {}":                                            "",
-		"listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \"127.0.0.1:2\"}":                "",
-		"forward_auth: {shared_secret: 0123456789abcdef}":                                  "",
-		"forward_auth: {trust: [10.0.0.0/8], grpc_listen: \":9191\"}":                      "",
-		"listen: unix:/run/s\nforward_auth: {trust: [unix]}":                               "",
-		"listen: unix:/run/s\nforward_auth: {trust: [unix], grpc_listen: \"unix:/run/g\"}": "",
-	} {
-		c := parse(t, yaml)
-		var got string
-		for _, m := range c.Refusals {
-			got += m.Key
-		}
-		if got != key {
-			t.Errorf("%q: refused because of %q, want %q", yaml, got, key)
-		}
-		checkForm(t, "config.yaml", c.Refusals)
 	}
 }
 

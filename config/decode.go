@@ -22,7 +22,6 @@ type loader struct {
 	meant    map[string]bool   // the keys that unknown ones were taken for
 	secret   bool              // the value being decoded must not be shown
 	mistakes Mistakes
-	refusals Mistakes
 	warnings Mistakes
 }
 
@@ -67,11 +66,6 @@ func (l *loader) mistake(at, problem, hint string) { l.mistakeIn(l.line(at), at,
 // warn reports something that does not forbid to run.
 func (l *loader) warn(at, problem, hint string) {
 	l.warnings = append(l.warnings, Mistake{File: l.file, Line: l.line(at), Key: at, Problem: problem, Hint: hint})
-}
-
-// refuse reports something that forbids to serve.
-func (l *loader) refuse(at, problem, hint string) {
-	l.refusals = append(l.refusals, Mistake{File: l.file, Line: l.line(at), Key: at, Problem: problem, Hint: hint})
 }
 
 func (l *loader) line(at string) int { return nearestLine(l.lines, at) }

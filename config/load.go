@@ -83,7 +83,7 @@ func parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 		return nil, l.files, l.mistakes
 	}
 	l.warnings.sort()
-	c.Warnings, c.Refusals = l.warnings, l.refusals
+	c.Warnings = l.warnings
 	c.lines = l.lines
 	c.Files = l.files
 	return c, l.files, nil

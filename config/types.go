@@ -35,9 +35,6 @@ type Config struct {
 	Shutdown       Shutdown
 	Limits         Limits
 
-	// Refusals forbid to serve, although the file can be read: commands that only read it do not mind.
-	Refusals Mistakes
-
 	// Warnings are mistakes that do not forbid to run, such as trusting every proxy.
 	Warnings []Mistake
 

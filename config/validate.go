@@ -306,9 +306,9 @@ func (l *loader) forwardAuth(c *Config) {
 	who := "name the networks of your front proxies in trust, or set shared_secret; or listen on 127.0.0.1"
 	switch {
 	case reachable(f.GRPCListen):
-		l.refuse("forward_auth.grpc_listen", "is reachable from other machines, and only this one may ask", who)
+		l.warn("forward_auth.grpc_listen", "is reachable from other machines, and only this one may ask", who)
 	case reachable(c.Listen):
-		l.refuse("forward_auth", "only front proxies on this machine may ask, although listen is reachable from others", who)
+		l.warn("forward_auth", "only front proxies on this machine may ask, although listen is reachable from others", who)
 	case c.Listen.Network == "unix" && !f.TrustUnix:
 		l.warn("forward_auth", "nobody may ask: listen is a Unix socket, which is not trusted by itself", "write trust: [unix], or set shared_secret")
 	}

@@ -60,9 +60,6 @@ func build(cfg *config.Config, log *slog.Logger, open openStore) (*assembly, err
 
 // buildObserved is build with somebody watching. With a former assembly, the new one goes on with what that one knows.
 func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch observers, former *assembly) (*assembly, error) {
-	if len(cfg.Refusals) > 0 {
-		return nil, cfg.Refusals
-	}
 	conf := oidc.Config{
 		Issuer: cfg.Provider.Issuer, Auth0: isAuth0(cfg), ClientID: cfg.Provider.ClientID, ClientSecret: cfg.Provider.ClientSecret,
 		PrivateKey: cfg.Provider.PrivateKey, ClientAuth: cfg.Provider.ClientAuth, RedirectURL: publicURL(cfg) + cfg.Prefix + "/callback",
