@@ -160,8 +160,8 @@ func (p *Proxy) decideFor(x *exchange, a asked) error {
 		return err
 	}
 	rt = p.changed(rt, a.change)
-	who, err := p.judge(x, rt, h.asked)
-	if err != nil {
+	who, allowed, err := p.judge(x, rt, h.asked)
+	if !allowed {
 		return err
 	}
 	if asksForWebSocket(x.r.Header) && !p.mayConnect(x.r.Header, h, who) {

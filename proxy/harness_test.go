@@ -145,6 +145,7 @@ func newWorld(t testing.TB, s setup) *world {
 		server.Close()
 		w.sessions.Close()
 		w.checkLog()
+		w.checkDecisions()
 	})
 	return w
 }
@@ -228,6 +229,23 @@ func (w *world) run() {
 
 // faults changes how the provider misbehaves.
 func (w *world) faults(f func(*devprovider.Faults)) { w.provider.Set(f) }
+
+// checkDecisions fails the test when the app got a request that was not decided to be allowed, whatever the client was told.
+func (w *world) checkDecisions() {
+	w.t.Helper()
+	decisions := map[string]string{}
+	for line := range strings.Lines(w.log.text()) {
+		var r struct{ Msg, Decision, Request_ID string }
+		if json.Unmarshal([]byte(line), &r) == nil && r.Msg == "request" {
+			decisions[r.Request_ID] = r.Decision
+		}
+	}
+	for _, a := range w.upstream.requests() {
+		if d, logged := decisions[a.Header.Get("X-Request-Id")]; logged && d != "allow" {
+			w.t.Errorf("the app got %s %s, which was decided with %q", a.Method, a.Target, d)
+		}
+	}
+}
 
 // checkLog fails the test when the log has a secret in it.
 func (w *world) checkLog() {

@@ -217,18 +217,19 @@ func (p *Proxy) serve(x *exchange) error {
 	if rt.upstream == nil {
 		return p.noUpstream()
 	}
-	who, err := p.judge(x, rt, p.hosts[t.host].routes)
-	if err != nil {
-		return err // a store failed, a login is needed, or it is forbidden
+	who, allowed, err := p.judge(x, rt, p.hosts[t.host].routes)
+	if !allowed {
+		return err // a store failed, it is forbidden, or a login is needed and a page may have said so already
 	}
 	return p.forward(x, rt, who)
 }
 
-// judge decides who makes the request and whether the route is for them. Whoever asks, this is the one judgement there is.
-func (p *Proxy) judge(x *exchange, rt *route, routes []*route) (visitor, error) {
-	who, err := p.authenticate(x)
+// judge decides who makes the request and whether the route is for them. Whoever asks, this is the one judgement there is. The
+// error says how to answer when it is not allowed; it is nil when that was answered already.
+func (p *Proxy) judge(x *exchange, rt *route, routes []*route) (who visitor, allowed bool, err error) {
+	who, err = p.authenticate(x)
 	if err != nil {
-		return who, err // a store failed; that is never "anonymous"
+		return who, false, err // a store failed; that is never "anonymous"
 	}
 	d := rt.policy.Decide(who.Identity, p.now())
 	if also := p.lenient(routes, rt, x.target.path, x.r.Method); d.Allowed && also != nil {
@@ -237,11 +238,11 @@ func (p *Proxy) judge(x *exchange, rt *route, routes []*route) (visitor, error) 
 	x.decide(who, d)
 	switch {
 	case d.Allowed:
-		return who, nil
+		return who, true, nil
 	case d.Remedy != policy.None:
-		return who, p.challenge(x, rt, who, d) // to the login for browsers, 401 for programs
+		return who, false, p.challenge(x, rt, who, d) // to the login for browsers, 401 for programs
 	default:
-		return who, p.forbidden(x, who)
+		return who, false, p.forbidden(x, who)
 	}
 }
 
