@@ -46,7 +46,7 @@ type Signer struct {
 
 	mu        sync.Mutex // for writing to keys and published
 	keys      []jose.JSONWebKey
-	published atomic.Pointer[keySet]
+	published atomic.Pointer[publication]
 }
 
 // NewSigner returns a Signer whose assertions have the given iss and live for ttl, rounded down to whole seconds; a

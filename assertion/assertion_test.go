@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -614,6 +615,95 @@ func TestVerifyRefusesKeySetsAndExpectations(t *testing.T) {
 				t.Errorf("Verify = %v, %v, want accepted %v", got, err, tt.ok)
 			}
 		})
+	}
+}
+
+func TestARefusalSaysAtWhichCheck(t *testing.T) {
+	key := derivedKey(t, 1)
+	s := newSigner(t, key)
+	jwks, _ := s.JWKS()
+	keys, err := assertion.ParseKeySet(jwks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, err := assertion.KeyID(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := func(alg, kid, typ string) string {
+		return `{"alg":"` + alg + `","kid":"` + kid + `","typ":"` + typ + `"}`
+	}
+	good := fmt.Sprintf(`{"iss":%q,"aud":%q,"sub":"ada","iat":%d,"exp":%d}`, issuer, audience, now.Unix(), now.Unix()+120)
+	without := func(claim string) string { return strings.Replace(good, `"`+claim+`"`, `"x"`, 1) }
+	for name, tt := range map[string]struct {
+		token string
+		want  assertion.Check
+	}{
+		"no token":             {"ada", assertion.CheckForm},
+		"claims not an object": {sign(t, header("ES256", kid, assertion.Type), `[]`, key), assertion.CheckForm},
+		"another algorithm":    {sign(t, header("RS256", kid, assertion.Type), good, key), assertion.CheckType},
+		"another type":         {sign(t, header("ES256", kid, "JWT"), good, key), assertion.CheckType},
+		"no issuer":            {sign(t, header("ES256", kid, assertion.Type), without("iss"), key), assertion.CheckIssuer},
+		"no audience":          {sign(t, header("ES256", kid, assertion.Type), without("aud"), key), assertion.CheckAudience},
+		"no subject":           {sign(t, header("ES256", kid, assertion.Type), without("sub"), key), assertion.CheckSubject},
+		"no end":               {sign(t, header("ES256", kid, assertion.Type), without("exp"), key), assertion.CheckTime},
+		"another key":          {sign(t, header("ES256", "other", assertion.Type), good, key), assertion.CheckKey},
+		"no key":               {sign(t, header("ES256", "", assertion.Type), good, key), assertion.CheckKey},
+		"a forged signature":   {sign(t, header("ES256", kid, assertion.Type), good, derivedKey(t, 2)), assertion.CheckSignature},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			find := func(id string) (crypto.PublicKey, error) {
+				asked++
+				return keys.Find(id)
+			}
+			_, err := assertion.VerifyWith(tt.token, find, assertion.Expected{Now: now, InsecureAnyIssuer: true, InsecureAnyAudience: true})
+			var refused *assertion.Refusal
+			if !errors.As(err, &refused) || refused.Check != tt.want {
+				t.Errorf("VerifyWith: %v, want a refusal at %q", err, tt.want)
+			}
+			if needed := tt.want == assertion.CheckSignature || name == "another key"; needed != (asked == 1) {
+				t.Errorf("a key was asked for %d times", asked)
+			}
+		})
+	}
+}
+
+func TestVerifyWithExpectsWhatItIsTold(t *testing.T) {
+	s := newSigner(t)
+	jwks, _ := s.JWKS()
+	keys, err := assertion.ParseKeySet(jwks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := mint(t, s, ada())
+	errDown := errors.New("the keys cannot be had")
+	down := func(string) (crypto.PublicKey, error) { return nil, errDown }
+	if _, err := assertion.VerifyWith(token, down, assertion.Expected{Issuer: issuer, Audience: audience, Now: now}); err != errDown {
+		t.Errorf("without keys: %v, want the error of the finder", err)
+	}
+	for name, tt := range map[string]struct {
+		want assertion.Expected
+		ok   bool
+	}{
+		"all":                               {assertion.Expected{Issuer: issuer, Audience: audience, Now: now}, true},
+		"no time":                           {assertion.Expected{Issuer: issuer, Audience: audience}, false},
+		"no issuer":                         {assertion.Expected{Audience: audience, Now: now}, false},
+		"no audience":                       {assertion.Expected{Issuer: issuer, Now: now}, false},
+		"any issuer":                        {assertion.Expected{Audience: audience, Now: now, InsecureAnyIssuer: true}, true},
+		"any audience":                      {assertion.Expected{Issuer: issuer, Now: now, InsecureAnyAudience: true}, true},
+		"any issuer, but another one":       {assertion.Expected{Issuer: "x", Audience: audience, Now: now, InsecureAnyIssuer: true}, false},
+		"any audience, but another one":     {assertion.Expected{Issuer: issuer, Audience: "x", Now: now, InsecureAnyAudience: true}, false},
+		"at its last second":                {assertion.Expected{Issuer: issuer, Audience: audience, Now: now.Add(ttl - time.Second)}, true},
+		"at its end":                        {assertion.Expected{Issuer: issuer, Audience: audience, Now: now.Add(ttl)}, false},
+		"within the leeway after its end":   {assertion.Expected{Issuer: issuer, Audience: audience, Now: now.Add(ttl + 4*time.Second), Leeway: 5 * time.Second}, true},
+		"after the leeway":                  {assertion.Expected{Issuer: issuer, Audience: audience, Now: now.Add(ttl + 5*time.Second), Leeway: 5 * time.Second}, false},
+		"before it began":                   {assertion.Expected{Issuer: issuer, Audience: audience, Now: now.Add(-time.Second)}, false},
+		"within the leeway before it began": {assertion.Expected{Issuer: issuer, Audience: audience, Now: now.Add(-5 * time.Second), Leeway: 5 * time.Second}, true},
+	} {
+		if claims, err := assertion.VerifyWith(token, keys.Find, tt.want); tt.ok != (err == nil) || tt.ok != (claims != nil) {
+			t.Errorf("%s: VerifyWith = %v, %v, want accepted %v", name, claims, err, tt.ok)
+		}
 	}
 }
 

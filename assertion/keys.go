@@ -69,8 +69,8 @@ func KeyID(pub crypto.PublicKey) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum), nil
 }
 
-// A keySet is what JWKS answers.
-type keySet struct {
+// A publication is what JWKS answers.
+type publication struct {
 	body []byte
 	etag string
 }
@@ -108,7 +108,7 @@ next:
 	}
 	sum := sha256.Sum256(body)
 	s.keys = keys
-	s.published.Store(&keySet{body, `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`})
+	s.published.Store(&publication{body, `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`})
 	return nil
 }
 

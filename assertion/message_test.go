@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 
 	"authproxy/assertion"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -407,6 +409,46 @@ func TestVerifyMessageKeepsToItsOptions(t *testing.T) {
 }
 
 // Each key verifies the signatures of its own algorithm only, whatever the options say.
+// The key set is the one that is published; it names which key is for what.
+func TestVerifyMessageFindsItsKeyByItsID(t *testing.T) {
+	ec, ed := algorithms()[2].public.(*ecdsa.PublicKey), algorithms()[1].public.(ed25519.PublicKey)
+	keys := func(list ...jose.JSONWebKey) *assertion.KeySet {
+		body, err := json.Marshal(jose.JSONWebKeySet{Keys: list})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := assertion.ParseKeySet(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	for _, tt := range []struct {
+		name      string
+		algorithm algorithm
+		keys      *assertion.KeySet
+		ok        bool
+	}{
+		{"Ed25519", algorithms()[1], keys(jose.JSONWebKey{Key: ec, KeyID: "key-2"}, jose.JSONWebKey{Key: ed, KeyID: "key-1", Algorithm: "EdDSA", Use: "sig"}), true},
+		{"ECDSA", algorithms()[2], keys(jose.JSONWebKey{Key: ec, KeyID: "key-1", Algorithm: "ES256", Use: "sig"}, jose.JSONWebKey{Key: ed, KeyID: "key-2"}), true},
+		{"a key of another kind", algorithms()[2], keys(jose.JSONWebKey{Key: ed, KeyID: "key-1"}), false},
+		{"a key for something else", algorithms()[1], keys(jose.JSONWebKey{Key: ed, KeyID: "key-1", Use: "enc"}), false},
+		{"a key for another algorithm", algorithms()[1], keys(jose.JSONWebKey{Key: ed, KeyID: "key-1", Algorithm: "ES256"}), false},
+		{"two keys of that ID", algorithms()[1], keys(jose.JSONWebKey{Key: ec, KeyID: "key-1"}, jose.JSONWebKey{Key: ed, KeyID: "key-1"}), false},
+		{"no key of that ID", algorithms()[1], keys(jose.JSONWebKey{Key: ed, KeyID: "key-2"}), false},
+		{"a shared key", algorithms()[0], keys(jose.JSONWebKey{Key: ed, KeyID: "key-1"}), false},
+	} {
+		req := httptest.NewRequest("GET", "http://app.test/", nil)
+		if err := tt.algorithm.signer(t).Sign(req, "app.test", nil, now); err != nil {
+			t.Fatal(err)
+		}
+		err := assertion.VerifyMessage(req, tt.keys.Find, assertion.MessageOptions{Algorithm: tt.algorithm.name, Now: now})
+		if tt.ok != (err == nil) {
+			t.Errorf("%s: VerifyMessage: %v, want accepted %v", tt.name, err, tt.ok)
+		}
+	}
+}
+
 func TestKeysDoNotServeAnotherAlgorithm(t *testing.T) {
 	for _, signed := range algorithms() {
 		base := []byte("base")

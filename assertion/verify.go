@@ -2,7 +2,6 @@ package assertion
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,9 +14,9 @@ import (
 )
 
 const (
-	maxToken = 64 << 10  // bytes; more than header limits let through
-	maxJWKS  = 256 << 10 // bytes
-	leeway   = 30        // seconds of clock difference that Verify tolerates
+	maxToken = 64 << 10         // bytes; more than header limits let through
+	maxJWKS  = 256 << 10        // bytes
+	leeway   = 30 * time.Second // clock difference that Verify tolerates
 )
 
 // Verify checks an assertion as an upstream should, and returns its claims as encoding/json decodes them. jwks is the key
@@ -27,117 +26,156 @@ const (
 // aud is or contains audience, that there is a sub, and that now lies between iat and exp with 30 seconds of leeway. It does
 // not remember jti: a token may be presented again while it lives, and we do send one more than once.
 func Verify(token string, jwks []byte, issuer, audience string, now time.Time) (map[string]any, error) {
+	keys, err := ParseKeySet(jwks)
+	if err != nil {
+		return nil, err
+	}
+	return VerifyWith(token, keys.Find, Expected{Issuer: issuer, Audience: audience, Now: now, Leeway: leeway})
+}
+
+// Expected is what [VerifyWith] asks of an assertion. Issuer, Audience and Now are required, but for what the last two
+// fields do without.
+type Expected struct {
+	Issuer   string
+	Audience string
+	Now      time.Time
+	Leeway   time.Duration // clock difference tolerated in iat and exp; zero means none
+
+	InsecureAnyIssuer   bool // with an empty Issuer: any iss will do. For tools that show assertions
+	InsecureAnyAudience bool // with an empty Audience: any aud will do. An app that does so believes what other apps got
+}
+
+// VerifyWith is [Verify] with a choice of where keys come from and of what is expected. It asks for a key after all that can
+// be checked without one, and at most once. An error of find is returned as it is.
+func VerifyWith(token string, find KeyFinder, want Expected) (map[string]any, error) {
 	switch {
-	case issuer == "":
+	case want.Issuer == "" && !want.InsecureAnyIssuer:
 		return nil, errors.New("assertion: no issuer to expect")
-	case audience == "":
+	case want.Audience == "" && !want.InsecureAnyAudience:
 		return nil, errors.New("assertion: no audience to expect")
-	case len(jwks) > maxJWKS:
-		return nil, fmt.Errorf("assertion: a key set of %d bytes, want %d at most", len(jwks), maxJWKS)
 	}
 	if err := checkForm(token); err != nil {
 		return nil, err
 	}
 	// RFC 8725 §3.1: the one algorithm is ours to choose, not the token's.
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
+	if other := (*jose.ErrUnexpectedSignatureAlgorithm)(nil); errors.As(err, &other) {
+		return nil, refuse(CheckType, "the alg is %q, want ES256", other.Got)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("assertion: %w", err)
+		return nil, refuse(CheckForm, "%w", err)
 	}
 	header := jws.Signatures[0].Protected
 	if typ := header.ExtraHeaders[jose.HeaderType]; typ != Type {
-		return nil, fmt.Errorf("assertion: the typ is %q, want %q", typ, Type)
+		return nil, refuse(CheckType, "the typ is %q, want %q", typ, Type)
 	}
 	if len(header.ExtraHeaders) > 1 || header.JSONWebKey != nil {
-		return nil, errors.New("assertion: the header has more than alg, kid and typ")
-	}
-	key, err := findKey(jwks, header.KeyID)
-	if err != nil {
-		return nil, err
-	}
-	payload, err := jws.Verify(key)
-	if err != nil {
-		return nil, errors.New("assertion: the signature does not verify")
+		return nil, refuse(CheckType, "the header has more than alg, kid and typ")
 	}
 	var claims map[string]any
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return nil, fmt.Errorf("assertion: claims: %w", err)
+	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &claims); err != nil {
+		return nil, refuse(CheckForm, "claims: %w", err)
 	}
-	if err := checkClaims(claims, issuer, audience, now); err != nil {
+	if err := want.check(claims); err != nil {
 		return nil, err
 	}
+	if header.KeyID == "" {
+		return nil, refuse(CheckKey, "the token names no key")
+	}
+	key, err := find(header.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := key.(*ecdsa.PublicKey); !ok {
+		return nil, refuse(CheckKey, "the key %q is not a public key for ES256", header.KeyID)
+	}
+	if _, err := jws.Verify(key); err != nil {
+		return nil, refuse(CheckSignature, "the signature does not verify")
+	}
 	return claims, nil
+}
+
+// A Check is a thing that a token can fail at.
+type Check string
+
+// The checks, in their order.
+const (
+	CheckForm      Check = "form" // not a compact JWS with an object in it
+	CheckType      Check = "type" // a JWT of another kind: alg, typ or another part of the header
+	CheckIssuer    Check = "iss"
+	CheckAudience  Check = "aud"
+	CheckSubject   Check = "sub"
+	CheckTime      Check = "time" // not between iat and exp
+	CheckKey       Check = "key"  // not of the key set, or for something else
+	CheckSignature Check = "signature"
+)
+
+// A Refusal is the error for a token that fails at a check.
+type Refusal struct {
+	Check Check
+	err   error
+}
+
+func (r *Refusal) Error() string { return "assertion: " + r.err.Error() }
+func (r *Refusal) Unwrap() error { return r.err }
+
+func refuse(c Check, format string, args ...any) error {
+	return &Refusal{c, fmt.Errorf(format, args...)}
 }
 
 // checkForm refuses what is not three parts of canonical base64url. Decoders differ in what else they let through (line
 // ends, padding, stray bits), and go-jose verifies the decoded parts: a token must not have a second spelling.
 func checkForm(token string) error {
 	if len(token) > maxToken {
-		return fmt.Errorf("assertion: a token of %d bytes, want %d at most", len(token), maxToken)
+		return refuse(CheckForm, "a token of %d bytes, want %d at most", len(token), maxToken)
 	}
 	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, "\r\n") {
-		return errors.New("assertion: the token is not a compact JWS")
+		return refuse(CheckForm, "the token is not a compact JWS")
 	}
 	for part := range strings.SplitSeq(token, ".") {
 		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil || part == "" {
-			return errors.New("assertion: the token is not a compact JWS")
+			return refuse(CheckForm, "the token is not a compact JWS")
 		}
 	}
 	return nil
 }
 
-// findKey returns the one key of the set with that ID.
-func findKey(jwks []byte, kid string) (*ecdsa.PublicKey, error) {
-	if kid == "" {
-		return nil, errors.New("assertion: the token names no key")
-	}
-	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(jwks, &set); err != nil {
-		return nil, fmt.Errorf("assertion: key set: %w", err)
-	}
-	found := set.Key(kid)
-	if len(found) != 1 {
-		return nil, fmt.Errorf("assertion: the key set has %d keys %q, want one", len(found), kid)
-	}
-	k := found[0]
-	pub, ok := k.Key.(*ecdsa.PublicKey)
-	if !ok || pub.Curve != elliptic.P256() || k.Use != "" && k.Use != "sig" || k.Algorithm != "" && k.Algorithm != string(jose.ES256) {
-		return nil, fmt.Errorf("assertion: the key %q is not a public key for ES256", kid)
-	}
-	return pub, nil
-}
-
-func checkClaims(claims map[string]any, issuer, audience string, now time.Time) error {
-	if iss, _ := claims["iss"].(string); iss != issuer {
-		return fmt.Errorf("assertion: iss is %q, want %q", iss, issuer)
+// check checks the claims.
+func (want *Expected) check(claims map[string]any) error {
+	switch iss, _ := claims["iss"].(string); {
+	case iss == "":
+		return refuse(CheckIssuer, "no iss")
+	case want.Issuer != "" && iss != want.Issuer:
+		return refuse(CheckIssuer, "iss is %q, want %q", iss, want.Issuer)
 	}
 	switch aud := claims["aud"].(type) {
 	case string:
-		if aud != audience {
-			return fmt.Errorf("assertion: aud is %q, want %q", aud, audience)
+		if aud == "" || want.Audience != "" && aud != want.Audience {
+			return refuse(CheckAudience, "aud is %q, want %q", aud, want.Audience)
 		}
 	case []any:
-		if !slices.Contains(aud, any(audience)) {
-			return fmt.Errorf("assertion: aud is %q, want %q among them", aud, audience)
+		if len(aud) == 0 || want.Audience != "" && !slices.Contains(aud, any(want.Audience)) {
+			return refuse(CheckAudience, "aud is %q, want %q among them", aud, want.Audience)
 		}
 	default:
-		return errors.New("assertion: no aud")
+		return refuse(CheckAudience, "no aud")
 	}
 	if sub, _ := claims["sub"].(string); sub == "" {
-		return errors.New("assertion: no sub")
+		return refuse(CheckSubject, "no sub")
 	}
 	iat, ok1 := claims["iat"].(float64)
 	exp, ok2 := claims["exp"].(float64)
 	if !ok1 || !ok2 {
-		return errors.New("assertion: iat or exp is missing")
+		return refuse(CheckTime, "iat or exp is missing")
 	}
-	t := float64(now.Unix())
+	t, leeway := float64(want.Now.Unix()), want.Leeway.Seconds()
 	switch { // RFC 7519 §4.1.4: on or after exp the token is over
 	case t >= exp+leeway:
-		return fmt.Errorf("assertion: expired %.0f s ago", t-exp)
+		return refuse(CheckTime, "expired %.0f s ago", t-exp)
 	case t < iat-leeway:
-		return fmt.Errorf("assertion: issued %.0f s in the future", iat-t)
+		return refuse(CheckTime, "issued %.0f s in the future", iat-t)
 	case exp <= iat:
-		return errors.New("assertion: exp is not after iat")
+		return refuse(CheckTime, "exp is not after iat")
 	}
 	return nil
 }

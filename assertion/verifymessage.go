@@ -30,7 +30,7 @@ type MessageOptions struct {
 }
 
 // VerifyMessage checks, as an upstream should, that req is signed as [MessageSigner.Sign] does: by key, which is a shared
-// key ([]byte), an ed25519.PublicKey or an *ecdsa.PublicKey; with one signature, of our label and tag; over method,
+// key ([]byte), an ed25519.PublicKey, an *ecdsa.PublicKey or a [KeyFinder] for one of the latter; with one signature, of our label and tag; over method,
 // authority, path, query and the headers of opts that are there; and that the signature is good at this time.
 //
 // It does not remember nonces: unless opts.Nonce does, a request may be repeated while its signature is good, a minute and
@@ -89,6 +89,11 @@ func VerifyMessage(req *http.Request, key any, opts MessageOptions) error {
 	base, err := signatureBase(in.components, in.text, componentsOf(req, scheme, authority))
 	if err != nil {
 		return err
+	}
+	if find, ok := key.(KeyFinder); ok {
+		if key, err = find(in.keyID); err != nil {
+			return err
+		}
 	}
 	if err := verifySignature(opts.Algorithm, key, base, sig); err != nil {
 		return err
