@@ -42,6 +42,7 @@ func commands() []command {
 		{"explain", "[-config FILE] [-method GET] [-claims JSON|@FILE] URL", "say which route decides about a request, and how", explainCommand},
 		{"keygen", "", "print a fresh session key", keygenCommand},
 		{"sessions", "list|revoke [-config FILE] [-subject S] [-id ID] [-all]", "list or end sessions of the running proxy", sessionsCommand},
+		{"verify", "[-config FILE] [-jwks URL|FILE] [-audience A] [-issuer I] TOKEN|-", "verify an assertion and print its claims", verifyCommand},
 		{"version", "", "print version, commit and Go version", versionCommand},
 	}
 }
