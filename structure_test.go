@@ -38,6 +38,7 @@ var units = []unit{
 	{"proxy", "the HTTP surface", "oidc session policy assertion identity proxy/pages"},
 	{"proxy/pages", "the pages that people see", ""},
 	{"devprovider", "an OpenID Provider for development and tests", ""},
+	{"upstream", "who is calling, for apps behind us that are written in Go", "assertion"},
 	{"demoapp", "the sample upstream of the demo", "assertion proxy/pages"},
 	{"cmd", "flags, configuration to constructors, listeners, signals, shutdown", anything},
 
