@@ -49,6 +49,7 @@ has() {
 	promtool) command -v promtool >/dev/null ;;
 	npm) command -v npm >/dev/null && command -v node >/dev/null ;;
 	"Python with Flask, PyJWT and cryptography") /usr/bin/python3 -c 'import flask, jwt, cryptography' 2>/dev/null ;;
+	"PHP with APCu") php -d apc.enable_cli=1 -r 'exit(extension_loaded("openssl") && apcu_enabled() ? 0 : 1);' >/dev/null 2>&1 ;;
 	esac
 }
 packages_of() {
@@ -61,9 +62,10 @@ packages_of() {
 	promtool) echo prometheus ;;
 	npm) echo nodejs npm ;;
 	"Python with Flask, PyJWT and cryptography") echo python3-flask python3-jwt python3-cryptography ;;
+	"PHP with APCu") echo php-cli php-apcu ;;
 	esac
 }
-needs=("a C compiler" Redis HAProxy promtool Chromium fonts npm "Python with Flask, PyJWT and cryptography")
+needs=("a C compiler" Redis HAProxy promtool Chromium fonts npm "Python with Flask, PyJWT and cryptography" "PHP with APCu")
 
 heading "What the tests need"
 command -v go >/dev/null || fail "there is no go: install Go 1.26 or later, see https://go.dev/doc/install"
@@ -113,6 +115,13 @@ for module in "${modules[@]}"; do
 done
 echo "nothing to say about ${modules[*]}"
 
+# node_packages DIRECTORY: installs the packages of its package-lock.json.
+node_packages() {
+	if ! [ "$1/node_modules/.package-lock.json" -nt "$1/package-lock.json" ]; then
+		(cd "$1" && npm ci --no-audit --no-fund --loglevel=error) || fail "npm ci failed in $1"
+	fi
+}
+
 # tests DIRECTORY FLAG-OR-PACKAGE...: runs go test there; its lines about packages come again at the end.
 tests() {
 	local dir=$1 status=0
@@ -129,14 +138,17 @@ if ! has "a C compiler"; then
 	not_run+=("the race detector: there is no C compiler (gcc, libc6-dev)")
 fi
 mapfile -t packages < <(go list ./...)
-if ! has "Python with Flask, PyJWT and cryptography"; then
-	mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v '/examples/flask$')
-	not_run+=("examples/flask: there is no Python with Flask, PyJWT and cryptography")
-fi
-if ! has Redis; then
-	mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v '/session$')
-	not_run+=("session: there is no redis-server")
-fi
+# without NEED PACKAGE: leaves a package out when what it needs is not there.
+without() {
+	has "$1" && return
+	mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -v "/$2\$")
+	not_run+=("$2: there is no $1")
+}
+without "Python with Flask, PyJWT and cryptography" examples/flask
+without "PHP with APCu" examples/php
+without npm examples/express
+if has npm; then node_packages examples/express; fi
+without Redis session
 tests . $race -shuffle=on -timeout 8m "${packages[@]}"
 
 for module in "${modules[@]}"; do
@@ -151,9 +163,7 @@ heading "Tests with a browser and a foreign provider"
 if ! has Chromium || ! has npm || ! has "a C compiler"; then
 	not_run+=("e2e: it needs Chromium, npm and gcc")
 else
-	if ! [ e2e/node_modules/.package-lock.json -nt e2e/package-lock.json ]; then
-		(cd e2e && npm ci --no-audit --no-fund --loglevel=error) || fail "npm ci failed in e2e"
-	fi
+	node_packages e2e
 	tests e2e -count=1 -timeout 8m ./...
 fi
 
