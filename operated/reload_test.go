@@ -216,6 +216,7 @@ func TestFiftyReloadsUnderLoad(t *testing.T) {
 	x := newReloading(t)
 	users := []string{"ada", "ben", "cat"}
 	clients := []*client{x.world.client(x.replica.addr), x.world.client(x.replica.addr), x.world.client(x.replica.addr)}
+	clients[0].ForceAttemptHTTP2 = true
 	clients[1].DisableKeepAlives = true // a handshake for each request
 	l := startLoad(t, len(clients), func(worker, n int) (answer, string) {
 		user := users[n%len(users)]

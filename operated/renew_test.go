@@ -30,7 +30,7 @@ func TestAHundredRequestsOverTwoReplicasMakeOneRefresh(t *testing.T) {
 	w := newWorld(t, renewing(redis.url()))
 	replicas := []*replica{w.replica(), w.replica()}
 	clients := []*client{w.client(replicas[0].addr), w.client(replicas[1].addr)}
-	const life = 2 * time.Second
+	const life = 4 * time.Second
 	asked, reply := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	w.provider.Set(func(f *devprovider.Faults) {

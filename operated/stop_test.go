@@ -3,7 +3,6 @@ package operated_test
 import (
 	"net"
 	"net/http"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,14 +13,6 @@ func (c *client) later(path, cookie string) <-chan answer {
 	a := make(chan answer, 1)
 	go func() { a <- c.get(path, cookie) }()
 	return a
-}
-
-// wantsWhole fails the test unless that is the answer of /slow from its beginning to its end.
-func (a answer) wantsWhole(t testing.TB) {
-	t.Helper()
-	if a.err != nil || a.status != http.StatusOK || !strings.HasSuffix(a.body, "end") {
-		t.Errorf("a request that was under way is answered %s", a)
-	}
 }
 
 // listens says whether connections are accepted.
@@ -40,34 +31,42 @@ func TestSignalsStopGracefully(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			delay := "2s"
+			delay := "4s"
 			if signal == syscall.SIGINT {
 				delay = "1m"
 			}
 			w := newWorld(t, settings{more: "shutdown: {delay: " + delay + "}"})
 			r := w.replica()
 			cookie := w.signIn("ada", r.addr)
-			kept, fresh := w.client(r.addr), w.client(r.addr)
+			kept, fresh, multiplexed := w.client(r.addr), w.client(r.addr), w.client(r.addr)
 			fresh.DisableKeepAlives = true
+			multiplexed.Protocols = new(http.Protocols)
+			multiplexed.Protocols.SetUnencryptedHTTP2(true)
 			if a := kept.get("/", cookie); a.status != http.StatusOK {
 				t.Fatal(a)
 			}
-			slow := fresh.later("/slow", cookie)
-			eventually(t, "the long request is under way", func() bool { return w.app.slow.Load() == 1 })
+			long := []<-chan answer{fresh.later("/late", cookie), kept.later("/late", cookie), multiplexed.later("/late", cookie)}
+			eventually(t, "long requests are under way", func() bool { return int(w.app.late.Load()) == len(long) })
 			r.signal(signal)
 			eventually(t, "readiness fails", func() bool { return r.ready() == http.StatusServiceUnavailable })
 			if signal == syscall.SIGTERM {
-				for _, c := range []*client{kept, fresh} {
+				for _, c := range []*client{kept, fresh, multiplexed} {
 					if a := c.get("/", cookie); a.status != http.StatusOK {
 						t.Errorf("within shutdown.delay a request is answered %s", a)
 					}
 				}
 			}
 			eventually(t, "the listener is closed", func() bool { return !r.listens() })
-			if w.app.slow.Load() == 1 && !r.running() {
-				t.Error("the program has ended and a request was under way")
+			if !r.running() {
+				t.Error("the program has ended and requests were under way")
 			}
-			(<-slow).wantsWhole(t)
+			w.app.begin()
+			for _, got := range long {
+				a := <-got
+				if s, ok := a.reached(); !ok || s.User != "ada" {
+					t.Errorf("a request that was under way is answered %s", a)
+				}
+			}
 			r.ended(t)
 			r.start()
 			if !w.alive(kept, cookie) {

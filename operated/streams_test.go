@@ -138,7 +138,7 @@ func TestStreamsEndWhenTheirSessionExpires(t *testing.T) {
 		t.Run(fmt.Sprintf("the store is down %t", down), func(t *testing.T) {
 			t.Parallel()
 			redis := startRedis(t)
-			const life = 4 * time.Second
+			const life = 5 * time.Second
 			w := newWorld(t, settings{session: fmt.Sprintf("max_lifetime: %v, store: redis, redis: {url: %q}", life, redis.url())})
 			r := w.replica()
 			began := time.Now()

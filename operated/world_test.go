@@ -317,12 +317,12 @@ func (w *world) alive(c *client, cookie string) bool {
 }
 
 // An app is an upstream that says what it receives, as JSON. At /slow it takes its time; /events, /chunks and /socket are
-// streams that begin with "hello" and end with the connection, and with /late after their path they begin when the test says so.
+// streams that begin with "hello" and end with the connection. With /late after any path it answers when the test says so.
 type app struct {
 	*httptest.Server
 	name   string
 	slow   atomic.Int32 // requests under way at /slow
-	late   atomic.Int32 // streams that wait for begin
+	late   atomic.Int32 // requests that came for an answer after begin
 	begin  func()
 	begun  chan struct{} // closed by begin
 	finish chan struct{} // closed when the test is over
