@@ -215,7 +215,8 @@ func (r *renewals) keep(value string, tokens *oidc.Tokens) error {
 	}
 }
 
-// alone waits until no other replica renews the session, and returns it as it is then.
+// alone waits until no other replica renews the session, and returns it as it is then. It does not wait for one that has
+// crashed when the session has ended, or was renewed.
 func (r *renewals) alone(ctx context.Context, value string, asked *session.Session) (*session.Session, func(), error) {
 	tick := time.NewTicker(renewalPoll)
 	defer tick.Stop()
@@ -223,6 +224,10 @@ func (r *renewals) alone(ctx context.Context, value string, asked *session.Sessi
 		s, release, ok, err := r.p.opts.Sessions.Exclusive(ctx, value, asked, renewalLease)
 		if err != nil || ok {
 			return s, release, err
+		}
+		s, _, err = r.p.opts.Sessions.Find(ctx, value, false)
+		if err != nil || s.RefreshToken != asked.RefreshToken {
+			return s, func() {}, err
 		}
 		select {
 		case <-tick.C:

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -260,5 +261,60 @@ func TestALogoutTokenThatFailedAtOneReplicaIsObeyedByTheOther(t *testing.T) {
 		if time.Since(begin) > patience {
 			t.Fatal("the session lives on")
 		}
+	}
+}
+
+// A replica that crashed while it renewed a session keeps others from renewing it for a while, but nobody waits for it once
+// the session has ended.
+func TestNobodyWaitsForTheRenewalOfASessionThatHasEnded(t *testing.T) {
+	redis := startRedis(t)
+	w, second, _ := replicasOf(t, redis, tokens(setup{}, true))
+	b := w.signedIn(t, "ada")
+	crashed, err := session.OpenRedisStore(session.RedisOptions{URL: redis, Prefix: "test:"}, w.opts.Sealer, [][]byte{[]byte(sessionKey)}, w.opts.Sessions.Cookie(), time.Hour, w.clock.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer crashed.Close()
+	all, err := crashed.List(t.Context(), session.Selector{All: true})
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d sessions, %v", len(all), err)
+	}
+	if _, ok, err := crashed.Lease(t.Context(), all[0].ID, time.Hour); err != nil || !ok {
+		t.Fatalf("Lease = %v, %v", ok, err)
+	}
+	scripts := func() (n int) {
+		out, err := exec.Command("redis-cli", "-u", redis, "INFO", "commandstats").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(out), "cmdstat_eval:calls=")
+		fmt.Sscan(strings.SplitN(rest, ",", 2)[0], &n)
+		return n
+	}
+	w.clock.advance(61 * time.Minute)
+	before, status := scripts(), make(chan int, 1)
+	go func() {
+		r := w.newRequest("GET", "/x")
+		r.Header.Set("Cookie", w.cookie+"="+b.session())
+		res, err := second.RoundTrip(r)
+		if err != nil {
+			t.Error(err)
+			status <- 0
+			return
+		}
+		read(res)
+		status <- res.StatusCode
+	}()
+	for begin := time.Now(); scripts() < before+3 && time.Since(begin) < patience; { // it asks for the lease again and again
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.post("/auth/logout", nil).wants(t, http.StatusSeeOther)
+	select {
+	case got := <-status:
+		if got != http.StatusUnauthorized {
+			t.Errorf("the request is answered %d, want 401", got)
+		}
+	case <-time.After(patience):
+		t.Error("the request waits for a renewal of a session that has ended")
 	}
 }
