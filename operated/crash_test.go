@@ -72,12 +72,12 @@ func TestACrashLosesNothingThatWasAnswered(t *testing.T) {
 				workers.Wait()
 				r.start()
 				for _, cookie := range alive {
-					if a := c.get("/", cookie); a.status != http.StatusOK {
+					if a := settled(func() answer { return c.get("/", cookie) }); a.status != http.StatusOK {
 						t.Errorf("of a session that was there before the crash: %s", a)
 					}
 				}
 				for _, cookie := range ended {
-					if a := c.get("/auth/me", cookie); a.status != http.StatusUnauthorized {
+					if a := settled(func() answer { return c.get("/auth/me", cookie) }); a.status != http.StatusUnauthorized {
 						t.Errorf("of a session that had ended before the crash: %s", a)
 					}
 				}

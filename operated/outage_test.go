@@ -108,13 +108,13 @@ func (o *outage) end() {
 	}
 	for i, cookie := range o.cookies {
 		for n, c := range o.clients {
-			a := c.get("/", cookie)
+			a := settled(func() answer { return c.get("/", cookie) })
 			if _, ok := a.reached(); !ok || o.judge(i, a) != "" {
 				o.t.Errorf("session %d at replica %d afterwards: %s", i, n, a)
 			}
 		}
 	}
-	if a := o.clients[0].logout(o.cookies[0]); a.status != http.StatusSeeOther {
+	if a := settled(func() answer { return o.clients[0].logout(o.cookies[0]) }); a.status != http.StatusSeeOther {
 		o.t.Errorf("a logout is answered %s", a)
 	}
 	for _, c := range o.clients {
@@ -206,7 +206,7 @@ func TestAFailoverOfRedisUnderLoad(t *testing.T) {
 			sentinel := startSentinel(t, first)
 			o := newOutage(t, "redis://127.0.0.1:"+sentinel.port+"/0?master_set=main")
 			gone := o.signIn("cat", o.replicas[0].addr)
-			if a := o.clients[1].logout(gone); a.status != http.StatusSeeOther {
+			if a := settled(func() answer { return o.clients[1].logout(gone) }); a.status != http.StatusSeeOther {
 				t.Errorf("a logout is answered %s", a)
 			}
 			eventually(t, "everything is replicated", func() bool { return first.cli("WAIT", "1", "1000") == "1\n" })
@@ -230,7 +230,7 @@ func TestAFailoverOfRedisUnderLoad(t *testing.T) {
 			}
 			o.cookies = append(o.cookies, o.signIn("ada", o.replicas[0].addr), o.signIn("ben", o.replicas[1].addr))
 			after := o.signIn("cat", o.replicas[0].addr)
-			if a := o.clients[1].logout(after); a.status != http.StatusSeeOther {
+			if a := settled(func() answer { return o.clients[1].logout(after) }); a.status != http.StatusSeeOther {
 				t.Errorf("a logout is answered %s", a)
 			}
 			o.goOn(http.StatusOK)

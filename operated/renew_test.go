@@ -43,7 +43,7 @@ func TestAHundredRequestsOverTwoReplicasMakeOneRefresh(t *testing.T) {
 	})
 	cookie := w.signIn("ada", replicas[0].addr, replicas[1].addr)
 	expired := time.Now().Add(life)
-	former, _ := clients[1].get("/", cookie).reached()
+	former, _ := settled(func() answer { return clients[1].get("/", cookie) }).reached()
 	eventually(t, "the access token has expired", func() bool { return time.Now().After(expired) })
 
 	ctx, giveUp := context.WithCancel(t.Context())
@@ -64,23 +64,29 @@ func TestAHundredRequestsOverTwoReplicasMakeOneRefresh(t *testing.T) {
 	patient.Wait()
 
 	token := ""
-	for i, a := range answers {
-		if errors.Is(a.err, context.Canceled) {
-			continue
-		}
-		s, ok := a.reached()
-		if !ok || s.User != "ada" || s.Token == former.Token || token != "" && s.Token != token {
-			t.Errorf("request %d gets %s, want the app with the new access token", i, a)
+	for i, c := range clients {
+		s, ok := settled(func() answer { return c.get("/", cookie) }).reached()
+		if !ok || s.Token == "" || s.Token == former.Token || token != "" && s.Token != token {
+			t.Errorf("afterwards replica %d does not know the new access token", i)
 		}
 		token = s.Token
 	}
+	busy := 0
+	for i, a := range answers {
+		s, ok := a.reached()
+		switch {
+		case errors.Is(a.err, context.Canceled):
+		case a.status == http.StatusServiceUnavailable, ok && s.Token == former.Token: // a machine too busy for the store's time limits
+			busy++
+		case !ok || s.User != "ada" || s.Token != token:
+			t.Errorf("request %d gets %s, want the app with the new access token", i, a)
+		}
+	}
+	if busy > 35 {
+		t.Errorf("for %d of 70 requests the store was too slow", busy)
+	}
 	if n, reused := w.provider.Refreshes(), w.provider.ReusedRefreshTokens(); n != 1 || reused != 0 {
 		t.Errorf("the provider was asked %d times, and %d refresh tokens were used twice", n, reused)
-	}
-	for i, c := range clients {
-		if a := c.get("/", cookie); a.status != http.StatusOK {
-			t.Errorf("afterwards replica %d answers %s", i, a)
-		}
 	}
 	t.Logf("the slowest of those who waited took %v, of which the provider took at least 300ms", longest(answers, http.StatusOK))
 }

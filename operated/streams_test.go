@@ -115,7 +115,7 @@ func TestStreamsEndWithTheirSessionAtAnotherReplica(t *testing.T) {
 			for _, path := range streamPaths {
 				open = append(open, w.open(here.addr, path, cookie))
 			}
-			if a := end(cookie); a.err != nil || a.status/100 > 3 {
+			if a := settled(func() answer { return end(cookie) }); a.err != nil || a.status/100 > 3 {
 				t.Fatalf("it is answered %s", a)
 			}
 			ended, last := time.Now(), time.Duration(0)

@@ -193,6 +193,17 @@ func roundTrip(t http.RoundTripper, r *http.Request) answer {
 	return a
 }
 
+// settled is the answer of ask when the store has answered: on a machine that is too busy for the store's time limits it is
+// asked again.
+func settled(ask func() answer) (a answer) {
+	for began := time.Now(); time.Since(began) < patience; {
+		if a = ask(); a.status != http.StatusServiceUnavailable {
+			break
+		}
+	}
+	return a
+}
+
 // A client keeps its connections to one address, which stands for public_url.
 type client struct {
 	*http.Transport
@@ -245,7 +256,8 @@ func (c *client) notify(token string) answer {
 // signIn signs a user in by way of the addresses in turn, and returns the Cookie header of the session.
 func (w *world) signIn(name string, addrs ...string) string {
 	w.t.Helper()
-	cookie, a := w.trySignIn(name, addrs...)
+	cookie := ""
+	a := settled(func() (a answer) { cookie, a = w.trySignIn(name, addrs...); return a })
 	if cookie == "" {
 		w.t.Fatalf("signing in %s ends %s", name, a)
 	}
@@ -305,7 +317,7 @@ func (w *world) walk(addrs ...string) (cookie string, last answer) {
 // alive says whether the cookie is that of a session, as a replica sees it.
 func (w *world) alive(c *client, cookie string) bool {
 	w.t.Helper()
-	switch a := c.get("/auth/me", cookie); a.status {
+	switch a := settled(func() answer { return c.get("/auth/me", cookie) }); a.status {
 	case http.StatusOK:
 		return true
 	case http.StatusUnauthorized:
