@@ -4,6 +4,7 @@
 package operated_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,6 +39,7 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%s\nbuilding authproxy: %v\n", out, err)
 		return 1
 	}
+	flag.Set("test.parallel", "4") // unless it is given: most of the time they wait
 	return m.Run()
 }
 
