@@ -420,7 +420,18 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"allow of nobody", "routes:\n  - {path: /a, allow: []}", "routes[0].allow", "nobody"},
 		{"allow of true", "routes:\n  - {path: /a, allow: true}", "routes[0].allow", "true or false"},
 		{"allow with a mapping", "routes:\n  - {path: /a, allow: {groups: [x]}}", "routes[0].allow", "list"},
-		{"allow with a word in a list", "routes:\n  - {path: /a, allow: [signed_in]}", "routes[0].allow[0]", "expected a mapping"},
+		{"allow with a word in a list", "routes:\n  - {path: /a, allow: [signed_in]}", "routes[0].allow[0]", "write allow: signed_in"},
+		{"allow with a group in a list", "routes:\n  - {path: /a, allow: [admins]}", "routes[0].allow[0]", "write {groups: [admins]}"},
+		{"allow with a list in a list", "routes:\n  - {path: /a, allow: [[admins]]}", "routes[0].allow[0]", "expected a mapping"},
+		{"a group without its list", "routes:\n  - {path: /a, allow: [{groups: admins}]}", "routes[0].allow[0].groups", "write [admins]"},
+		{"trusted_proxies without its list", "trusted_proxies: 10.0.0.0/8, 192.0.2.1", "trusted_proxies", "write [10.0.0.0/8, 192.0.2.1]"},
+		{"keys without their list", "session:\n  keys: canary", "session.keys", "write a list"},
+		{"a list by reference", "provider:\n  connections: ${SECRET}", "provider.connections", "write a list"},
+		{"localhost without scheme", "public_url: localhost:8080", "public_url", "write http://localhost:8080"},
+		{"a loopback address without scheme", "public_url: 127.0.0.1:8080", "public_url", "write http://127.0.0.1:8080"},
+		{"a socket as a URL", "upstream: unix:///run/app.sock", "upstream", "write unix:/run/app.sock"},
+		{"to listen on a socket as a URL", "listen: unix:///run/a.sock", "listen", "write unix:/run/a.sock"},
+		{"a key of other programs", "cookie_secret: canary", "cookie_secret", "write it as session.keys"},
 		{"allow with an empty entry", "routes:\n  - {path: /a, allow: [{}]}", "routes[0].allow[0]", "no key"},
 		{"allow with no groups", "routes:\n  - {path: /a, allow: [{groups: []}]}", "routes[0].allow[0].groups", "empty list"},
 		{"allow with groups null", "routes:\n  - {path: /a, allow: [{groups: }]}", "routes[0].allow[0]", "no key"},
@@ -673,6 +684,23 @@ func TestATextThatIsNotYAMLHasALine(t *testing.T) {
 	}
 }
 
+func TestQuotesThatNobodyClosesAreFound(t *testing.T) {
+	for text, line := range map[string]int{
+		"prefix: /a\nprovider:\n  client_id: x\n  client_secret: \"canary\nsession:\n  keys: [\"k\"]\nupstream: http://x\n": 4,
+		"prefix: '/a\nlisten: x\n":                                     1,
+		"prefix: /a\nsession:\n  keys: [\"canary, \"canary\"]\n":       3,
+		"# don't\nprefix: \"a\\\"b\" # \"\nlisten: ['x, y]\nlog: {}\n": 3,
+	} {
+		all := wrong(t, text)
+		if len(all) != 1 || all[0].Line != line || all[0].Hint != "close the quotes that this line opens" {
+			t.Errorf("%q: %v, want line %d", text, all, line)
+		}
+	}
+	if all := wrong(t, "a: don't\n b: c\n"); strings.Contains(all[0].Hint, "quotes that") {
+		t.Errorf("an apostrophe: %v", all)
+	}
+}
+
 func TestTheHintToQuoteReferencesIsGivenWhereItHelps(t *testing.T) {
 	for text, want := range map[string]bool{
 		"a: {b: ${C}}\n":                           true,
@@ -720,6 +748,9 @@ func TestAFileThatCannotBeReadIsAMistake(t *testing.T) {
 			t.Fatalf("Load(%s) = %v, want one mistake", file, err)
 		}
 		checkForm(t, file, all)
+		if lacks := strings.HasPrefix(file, "/nonexistent"); strings.Contains(all[0].Hint, "authproxy demo") != lacks {
+			t.Errorf("%s: the hint is %q", file, all[0].Hint)
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -200,6 +202,13 @@ func (l *loader) mapping(at string, n *yaml.Node, keys []key) {
 	}
 }
 
+// elsewhere are our keys by the names that they have in programs of this kind.
+var elsewhere = map[string]string{
+	"cookie_secret": "session.keys", "session_secret": "session.keys", "issuer_url": "provider.issuer", "oidc_issuer_url": "provider.issuer",
+	"redirect_url": "public_url", "callback_url": "public_url", "base_url": "public_url", "email_domains": "routes[].allow[].email_domains",
+	"http_address": "listen",
+}
+
 // unknown reports a key that the schema does not have below the key at.
 func (l *loader) unknown(at, name string, keys []key) {
 	var names []string
@@ -210,7 +219,7 @@ func (l *loader) unknown(at, name string, keys []key) {
 	if meant := near(name, names); meant != "" {
 		hint = "write " + meant
 		l.meant[joinKey(at, meant)] = true
-	} else if elsewhere := find(l.schema(defaults()), "", name); elsewhere != "" {
+	} else if elsewhere := cmp.Or(find(l.schema(defaults()), "", name), elsewhere[name]); elsewhere != "" {
 		hint = "write it as " + elsewhere
 		l.meant[elsewhere] = true
 	}
@@ -234,10 +243,17 @@ func find(keys []key, at, name string) string {
 	return ""
 }
 
+// listable is a value, or several with commas, that can stand in a list as it is.
+var listable = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ,._/@-]{0,80}$`)
+
 // each calls visit for each element of the list n that is a value.
 func (l *loader) each(at string, n *yaml.Node, visit func(i int, at string, n *yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
-		l.mistakeIn(n.Line, at, "is "+kind(n)+", expected a list", "write a list: [ONE, TWO], or lines that begin with -")
+		hint := "write a list: [ONE, TWO], or lines that begin with -"
+		if n.Kind == yaml.ScalarNode && !isNull(n) && !l.secret && listable.MatchString(n.Value) {
+			hint = "write [" + n.Value + "]"
+		}
+		l.mistakeIn(n.Line, at, "is "+kind(n)+", expected a list", hint)
 		return
 	}
 	for i, e := range n.Content {

@@ -52,8 +52,11 @@ const maxTries = 5
 func load(file string, getenv func(string) (string, bool)) (*Config, []File, error) {
 	text, err := readFile(file, maxConfig)
 	if err != nil {
-		return nil, nil, Mistakes{{File: file, Line: 1, Key: fileKey, Problem: "cannot be read: " + err.Error(),
-			Hint: "name a readable file with -config FILE or in $AUTHPROXY_CONFIG"}}
+		hint := "name a readable file with -config FILE or in $AUTHPROXY_CONFIG"
+		if errors.Is(err, fs.ErrNotExist) {
+			hint = "write one (see config.yaml.example), name it with -config FILE or in $AUTHPROXY_CONFIG, or try authproxy demo, which needs none"
+		}
+		return nil, nil, Mistakes{{File: file, Line: 1, Key: fileKey, Problem: "cannot be read: " + err.Error(), Hint: hint}}
 	}
 	return parse(file, text, getenv)
 }
@@ -156,10 +159,13 @@ func (l *loader) syntax(text []byte, err error) {
 		around = lines[max(0, line-2):min(line+1, len(lines))]
 	}
 	hint := "correct this line or the one above: indent evenly with spaces, and put text that holds : # [ ] { } in quotes"
+	open := unclosed(text)
 	switch {
 	case strings.Contains(problem, "anchor"): // the parser's text quotes the name, which may be a secret that begins with *
 		problem = "a value that begins with * refers to nothing"
 		hint = "put values that begin with * in quotes"
+	case open > 0: // the parser names the line where it began with what it did not understand in the end, or gave up
+		line, hint = open, "close the quotes that this line opens"
 	case slices.ContainsFunc(around, func(s string) bool { return strings.Contains(s, "\t") }):
 		hint = "indent with spaces instead of tabs"
 	case slices.ContainsFunc(around, func(s string) bool {
@@ -168,6 +174,22 @@ func (l *loader) syntax(text []byte, err error) {
 		hint = `inside [ ] and { } put values with references in quotes: "${NAME}"`
 	}
 	l.mistakeIn(line, fileKey, "is not YAML: "+problem, hint)
+}
+
+var (
+	closedQuotes = regexp.MustCompile(`"(\\.|[^"\\])*"|'[^']*'`)
+	comment      = regexp.MustCompile(`(^|\s)#.*`)
+	openedQuotes = regexp.MustCompile(`"|(^|[:,\[{-])\s*'`) // an apostrophe within a word opens none
+)
+
+// unclosed is the first line in which quotes are opened and not closed, or 0. Values of several lines are not for us.
+func unclosed(text []byte) int {
+	for i, line := range strings.Split(string(text), "\n") {
+		if openedQuotes.MatchString(comment.ReplaceAllString(closedQuotes.ReplaceAllString(line, "x"), "")) {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // path makes a path in the file relative to the file's directory.

@@ -220,9 +220,26 @@ func allow(r *Route) decoder {
 		case len(n.Content) == 0:
 			l.mistakeIn(n.Line, at, "is an empty list, which would let nobody in", hint)
 		default:
-			mappings("allow", &r.Allow, allowKeys).decode(l, at, n)
+			r.Allow = make([]Allow, len(n.Content))
+			l.each(at, n, func(i int, at string, n *yaml.Node) {
+				if n.Kind == yaml.ScalarNode {
+					l.word(at, n)
+				} else {
+					l.mapping(at, n, allowKeys(&r.Allow[i]))
+				}
+			})
 		}
 	}
+}
+
+// word reports a word in an allow list.
+func (l *loader) word(at string, n *yaml.Node) {
+	l.note(at, n)
+	f := &fault{problem: "is a single value, expected a mapping", hint: "write an entry such as {groups: [admins]}", better: "{groups: [" + n.Value + "]} if it is a group"}
+	if n.Value == "anyone" || n.Value == "signed_in" {
+		f = &fault{problem: "stands alone, not in a list", hint: "write allow: " + n.Value}
+	}
+	l.fault(at, n, f)
 }
 
 // allowKeys is the keys of an entry of an allow list.

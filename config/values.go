@@ -198,6 +198,9 @@ func webURL(text string, schemes ...string) (*url.URL, *fault) {
 		f := &fault{problem: "has no scheme", hint: example}
 		if text != "" && !slices.ContainsFunc(schemes, func(s string) bool { return strings.HasPrefix(text, s+":") }) {
 			f.better = schemes[0] + "://" + text
+			if host, _, _ := strings.Cut(text, ":"); slices.Contains(schemes, "http") && (isLoopback(lower(host)) || strings.HasPrefix(text, "[::1]")) {
+				f.better = "http://" + text
+			}
 		}
 		return nil, f
 	}
@@ -289,7 +292,11 @@ func socketPath(text string) (string, *fault) {
 	const longest = 107 // bytes, of sun_path in unix(7) without the final zero
 	switch {
 	case !strings.HasPrefix(text, "/"), path.Clean(text) != text, text == "/":
-		return "", &fault{problem: "has no absolute path after unix:", hint: "write unix:/path/of/socket"}
+		f := &fault{problem: "has no absolute path after unix:", hint: "write unix:/path/of/socket"}
+		if socket := path.Clean(text); strings.HasPrefix(text, "//") && socket != "/" { // as in a URL
+			f.better = "unix:" + socket
+		}
+		return "", f
 	case len(text) > longest:
 		return "", &fault{problem: fmt.Sprintf("has a path longer than %d bytes", longest), hint: "choose a shorter path; the operating system takes no longer one for a socket"}
 	}
