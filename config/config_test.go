@@ -238,7 +238,7 @@ limits: {header: 1MiB}
 					{Emails: []string{"ada@example.com"}, EmailDomains: []string{"example.com"}, UnverifiedEmail: true},
 					{Claims: []config.ClaimValues{{Name: "acr", Values: []string{"x"}}, {Name: "department", Values: []string{"finance", "7"}}}},
 				},
-				Upstream:    &config.Upstream{URL: &url.URL{Scheme: "unix", Path: "/run/app.sock"}, Timeout: time.Minute, PreserveHost: true},
+				Upstream:    &config.Upstream{URL: &url.URL{Scheme: "unix", Path: "/run/app.sock", OmitHost: true}, Timeout: time.Minute, PreserveHost: true},
 				StripPrefix: true, MaxAuthAge: 5 * time.Minute, Unauthenticated: "401", Timeout: 2 * time.Hour},
 			{Line: 33, Path: "/b ä", Anyone: true},
 		},

@@ -270,7 +270,7 @@ func issuer(text string) (string, *fault) {
 func upstreamURL(text string) (*url.URL, *fault) {
 	if socket, ok := strings.CutPrefix(text, "unix:"); ok {
 		name, f := socketPath(socket)
-		return &url.URL{Scheme: "unix", Path: name}, f
+		return &url.URL{Scheme: "unix", Path: name, OmitHost: true}, f // written as unix:/path
 	}
 	u, f := webURL(text, "http", "https", "h2c")
 	if f != nil {

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -226,6 +228,10 @@ func (p *Proxy) upstreamFailure(x *exchange, body *upload, err error) error {
 	}
 	if body != nil && body.broken.Load() {
 		return p.badRequest(errors.New("the body of the request ended early, paused for too long, or is malformed"))
+	}
+	err = fmt.Errorf("upstream %s: %w", x.route.upstream.conf.URL, err)
+	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
+		err = fmt.Errorf("%w; hint: does it speak http?", err)
 	}
 	f := &failure{page: pages.BadGateway(""), code: "bad_gateway", reason: "the upstream did not answer", cause: err}
 	var timeout net.Error

@@ -573,6 +573,8 @@ func TestAnUpstreamThatFailsIsSaidToBeSo(t *testing.T) {
 	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
 	stranger.StartTLS()
 	t.Cleanup(stranger.Close)
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
 	for _, c := range []struct {
 		name   string
 		up     *proxy.Upstream
@@ -587,6 +589,7 @@ func TestAnUpstreamThatFailsIsSaidToBeSo(t *testing.T) {
 		{"its header is endless", say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2<<20)), 502, "bad_gateway", "The app does not answer"},
 		{"its certificate is of nobody we know", at(must(url.Parse(stranger.URL))), 502, "bad_gateway", "The app does not answer"},
 		{"it speaks no TLS", at(&url.URL{Scheme: "https", Host: say("HTTP/1.1 200 OK\r\n\r\n").URL.Host}), 502, "bad_gateway", "The app does not answer"},
+		{"it speaks http", at(&url.URL{Scheme: "https", Host: strings.TrimPrefix(plain.URL, "http://")}), 502, "bad_gateway", "The app does not answer"},
 		{"it does not speak HTTP/2", at(&url.URL{Scheme: "h2c", Host: say("HTTP/1.1 200 OK\r\n\r\n").URL.Host}), 502, "bad_gateway", "The app does not answer"},
 		{"it switches protocols unasked", say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), 502, "bad_gateway", "The app does not answer"},
 		{"it takes too long", silent, 504, "gateway_timeout", "The app takes too long"},
@@ -608,6 +611,9 @@ func TestAnUpstreamThatFailsIsSaidToBeSo(t *testing.T) {
 			e := w.log.request(t, "/broken/json")
 			if e["error"] == nil || e["level"] != "ERROR" || e["subject"] != adaSubject || e["decision"] != "allow" {
 				t.Errorf("the log says %v", e)
+			}
+			if text := fmt.Sprint(e["error"]); !strings.HasPrefix(text, "upstream "+c.up.URL.String()+": ") || strings.Contains(text, "does it speak http?") != (c.name == "it speaks http") {
+				t.Errorf("the log says %s, want the upstream and a hint if there is one", text)
 			}
 			b.navigate("/x").wants(t, 200)
 		})
