@@ -15,6 +15,7 @@ type Explanation struct {
 	Route    string // its host and path, "default" where none matches, or "authproxy" for our own endpoints
 	Path     string // as it is judged
 	Steps    []string
+	Upstream *url.URL // where it leads when it is allowed; nil for our own endpoints
 	Decision policy.Decision
 }
 
@@ -67,6 +68,9 @@ func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explana
 		return nil, p.noUpstream()
 	}
 	e := &Explanation{Route: rt.name, Path: path, Steps: rt.policy.Explain(who, p.now()), Decision: rt.policy.Decide(who, p.now())}
+	if rt.upstream != nil {
+		e.Upstream = rt.upstream.conf.URL
+	}
 	if also := p.lenient(routes, rt, path, method); e.Decision.Allowed && also != nil {
 		e.Steps = append(e.Steps, "an app that ignores case, or a slash at the end, takes it for "+also.name+":")
 		e.Steps = append(e.Steps, also.policy.Explain(who, p.now())...)

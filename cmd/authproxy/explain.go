@@ -18,8 +18,14 @@ func explainCommand(e *environment, args []string) int {
 	if status, ok := e.parse(f, args, 1); !ok {
 		return status
 	}
+	wrong := ""
 	if f.NArg() != 1 {
-		fmt.Fprint(e.stderr, "authproxy: explain: there is no URL\nhint: authproxy explain -config FILE https://app.example.com/path\n")
+		wrong = "there is no URL"
+	} else if to := f.Arg(0); !strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "http://") && !strings.HasPrefix(to, "https://") {
+		wrong = fmt.Sprintf("%q begins neither with http:// or https:// nor with /", to)
+	}
+	if wrong != "" {
+		fmt.Fprintf(e.stderr, "authproxy: explain: %s\nhint: authproxy explain -config FILE https://app.example.com/path\n", wrong)
 		return exitConfig
 	}
 	cfg, ok := e.load(*file)
@@ -36,7 +42,8 @@ func explainCommand(e *environment, args []string) int {
 		text := []byte(*claims)
 		if name, ok := strings.CutPrefix(*claims, "@"); ok {
 			if text, err = os.ReadFile(name); err != nil {
-				return e.fail(fmt.Errorf("explain: -claims: %w", err))
+				fmt.Fprintf(e.stderr, "authproxy: explain: -claims: %v\nhint: name a readable file with a JSON object behind the @\n", err)
+				return exitConfig
 			}
 		}
 		if who, err = a.provider.IdentityOf(text); err != nil {
@@ -56,6 +63,9 @@ func explainCommand(e *environment, args []string) int {
 	switch {
 	case x.Decision.Allowed:
 		fmt.Fprintf(e.stdout, "allowed   %s\n", x.Decision.Reason)
+		if x.Upstream != nil {
+			fmt.Fprintf(e.stdout, "upstream  %s\n", x.Upstream)
+		}
 		return exitOK
 	case x.Decision.Remedy != 0:
 		fmt.Fprintf(e.stdout, "login     %s\n", x.Decision.Reason)
