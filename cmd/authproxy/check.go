@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"authproxy/config"
 )
@@ -48,7 +49,7 @@ func (a *assembly) summary(w io.Writer) {
 		line("admin", "%s", cfg.Admin.Listen)
 	}
 	line("provider", "%s", cfg.Provider.Issuer)
-	line("sessions", "%s store, idle %s, at most %s", cfg.Session.Store, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
+	line("sessions", "%s store, idle %s, at most %s", cfg.Session.Store, span(cfg.Session.IdleTimeout), span(cfg.Session.MaxLifetime))
 	for i, r := range cfg.Routes {
 		line(fmt.Sprintf("routes[%d]", i), "%s", describeRoute(r))
 	}
@@ -71,12 +72,12 @@ func (a *assembly) summary(w io.Writer) {
 	}
 	paste("Allowed Callback URLs", base+"/callback")
 	paste("Allowed Logout URLs", base+"/")
-	paste("Back-Channel Logout URI", base+"/backchannel-logout")
-	if cfg.PublicURL.Scheme == "https" {
-		paste("Application Login URI", base+"/login")
-	} else {
-		fmt.Fprintf(w, "  %-24s %s (Auth0 takes https only; leave it empty while you develop)\n", "Application Login URI", base+"/login")
+	note := ""
+	if cfg.PublicURL.Scheme != "https" {
+		note = " (Auth0 takes public https addresses only; leave it empty while you develop)"
 	}
+	paste("Back-Channel Logout URI", base+"/backchannel-logout"+note)
+	paste("Application Login URI", base+"/login"+note)
 	if cfg.Provider.Domain != "" {
 		fmt.Fprint(w, `
 In the same application: Credentials > Authentication Method "`+auth0Method(cfg)+`",
@@ -110,15 +111,62 @@ func describeRoute(r config.Route) string {
 		b.WriteString(": anyone, without signing in")
 	case r.SignedIn:
 		b.WriteString(": signed-in users")
-	case len(r.Allow) == 1:
-		b.WriteString(": signed-in users for whom its entry of allow holds")
 	default:
-		fmt.Fprintf(&b, ": signed-in users for whom one of %d entries of allow holds", len(r.Allow))
+		b.WriteString(": signed-in users with ")
+		for i, a := range r.Allow {
+			if i > 0 {
+				b.WriteString(", or ")
+			}
+			b.WriteString(describeEntry(a))
+		}
 	}
 	if r.Upstream != nil {
 		fmt.Fprintf(&b, ", to %s", r.Upstream.URL)
 	}
 	return b.String()
+}
+
+// describeEntry says what an entry of allow asks for: all of its keys, and of each key one value.
+func describeEntry(a config.Allow) string {
+	var keys []string
+	add := func(key string, values []string) {
+		if len(values) > 0 {
+			keys = append(keys, key+" "+strings.Join(values, " or "))
+		}
+	}
+	add("groups", a.Groups)
+	add("emails", a.Emails)
+	add("email_domains", a.EmailDomains)
+	add("subjects", a.Subjects)
+	add("permissions", a.Permissions)
+	add("scopes", a.Scopes)
+	add("organizations", a.Organizations)
+	for _, c := range a.Claims {
+		var values []string
+		for _, v := range c.Values {
+			values = append(values, c.Name+"="+v)
+		}
+		add("claims", values)
+	}
+	text := strings.Join(keys, " and ")
+	if a.UnverifiedEmail {
+		text += " (verified or not)"
+	}
+	return text
+}
+
+// span writes a duration as people do: 24h, 7d.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d > day && d%day == 0:
+		return fmt.Sprintf("%dd", d/day)
+	case d >= time.Hour && d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d >= time.Minute && d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return d.String()
 }
 
 func keygenCommand(e *environment, args []string) int {
