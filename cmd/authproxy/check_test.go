@@ -41,3 +41,23 @@ identity: {claims: [department]}
 		}
 	}
 }
+
+func TestTheVersionIsAFlagAsWell(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"-version"}, {"--version"}} {
+		var out, errs bytes.Buffer
+		status := run(&environment{t.Context(), nil, strings.NewReader(""), &out, &errs}, args)
+		if status != exitOK || !strings.HasPrefix(out.String(), "authproxy ") || !strings.Contains(out.String(), ", commit ") {
+			t.Errorf("%q: status %d\n%s%s", args, status, out.String(), errs.String())
+		}
+	}
+}
+
+func TestEachCommandSaysWhatItTakes(t *testing.T) {
+	for _, c := range commands() {
+		var out, errs bytes.Buffer
+		status := run(&environment{t.Context(), nil, strings.NewReader(""), &out, &errs}, []string{c.name, "-help"})
+		if want := "authproxy " + strings.TrimSpace(c.name+" "+c.args) + ": " + c.does + "\n"; status != exitOK || !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%s -help: status %d\n%s%swant %s", c.name, status, out.String(), errs.String(), want)
+		}
+	}
+}

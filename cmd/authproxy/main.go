@@ -69,6 +69,8 @@ func run(e *environment, args []string) int {
 	case args[0] == "-h" || args[0] == "-help" || args[0] == "--help" || args[0] == "help":
 		usage(e.stdout)
 		return exitOK
+	case args[0] == "-version" || args[0] == "--version":
+		name, args = "version", args[1:]
 	case !strings.HasPrefix(args[0], "-"):
 		name, args = args[0], args[1:]
 	}
@@ -103,7 +105,7 @@ func (e *environment) parse(f *flag.FlagSet, args []string, n int) (status int, 
 	case errors.Is(err, flag.ErrHelp):
 		for _, c := range commands() {
 			if c.name == f.Name() {
-				fmt.Fprintf(e.stdout, "authproxy %s %s: %s\n", c.name, c.args, c.does)
+				fmt.Fprintf(e.stdout, "authproxy %s: %s\n", strings.TrimSpace(c.name+" "+c.args), c.does)
 			}
 		}
 		f.SetOutput(e.stdout)
