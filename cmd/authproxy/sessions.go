@@ -64,9 +64,12 @@ func sessionsCommand(e *environment, args []string) int {
 	case action == "revoke":
 		path += "?all=true"
 	}
-	method := http.MethodGet
+	method, known := http.MethodGet, -1
 	if action == "revoke" {
 		method = http.MethodDelete
+		if *id == "" {
+			known = countSessions(e.ctx, cfg, path)
+		}
 	}
 	answer, err := askAdmin(e.ctx, cfg, method, path)
 	if err == nil && action == "list" {
@@ -75,10 +78,28 @@ func sessionsCommand(e *environment, args []string) int {
 	if err != nil {
 		return e.fail(fmt.Errorf("sessions: %w", err))
 	}
-	if action == "revoke" {
+	switch {
+	case action != "revoke":
+	case known < 0:
 		fmt.Fprintln(e.stdout, "revoked")
+	case known == 0:
+		fmt.Fprintln(e.stdout, "there was no such session")
+	case known == 1:
+		fmt.Fprintln(e.stdout, "revoked 1 session")
+	default:
+		fmt.Fprintf(e.stdout, "revoked %d sessions\n", known)
 	}
 	return exitOK
+}
+
+// countSessions is how many sessions are listed there, or -1 when that cannot be known.
+func countSessions(ctx context.Context, cfg *config.Config, path string) int {
+	answer, err := askAdmin(ctx, cfg, http.MethodGet, path)
+	var all []listedSession
+	if err != nil || json.Unmarshal(answer, &all) != nil {
+		return -1
+	}
+	return len(all)
 }
 
 // Bounds of talking to the admin listener. A list has at most 10 000 sessions of less than 2 KB.

@@ -48,11 +48,16 @@ func TestSessionsFromTheCommandLine(t *testing.T) {
 			if out := sessions("list", "-id", id); lines(out) != 2 || !strings.Contains(out, id) {
 				t.Errorf("list -id:\n%s", out)
 			}
+			if out := sessions("revoke", "-subject", "nobody"); out != "there was no such session\n" {
+				t.Errorf("revoke -subject nobody: %q", out)
+			}
 			sessions("revoke", "-id", id)
 			if !one.signedIn() || two.signedIn() {
 				t.Error("revoke -id of the latest session did not end that one and no other")
 			}
-			sessions("revoke", "-subject", ada)
+			if out := sessions("revoke", "-subject", ada); out != "revoked 1 session\n" {
+				t.Errorf("revoke -subject: %q", out)
+			}
 			if one.signedIn() || !other.signedIn() {
 				t.Error("revoke -subject did not end hers and no others")
 			}
