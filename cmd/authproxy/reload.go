@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,13 +83,9 @@ func (s *server) reload(ctx context.Context) bool {
 		return false
 	}
 	s.refused = ""
-	for key, changed := range map[string]bool{
-		"listen": old.cfg.Listen != next.cfg.Listen, "admin.listen": old.cfg.Admin.Listen != next.cfg.Admin.Listen,
-		"forward_auth.grpc_listen": grpcListen(old.cfg) != grpcListen(next.cfg),
-		"limits.header":            old.cfg.Limits.Header != next.cfg.Limits.Header, "limits.header_timeout": old.cfg.Limits.HeaderTimeout != next.cfg.Limits.HeaderTimeout,
-		"log.format": old.cfg.Log.Format != next.cfg.Log.Format, "tls": (old.cfg.TLS.CertFile == "") != (next.cfg.TLS.CertFile == ""),
-	} {
-		if changed {
+	begun, was, is := fixed(s.begun), fixed(old.cfg), fixed(next.cfg)
+	for _, key := range slices.Sorted(maps.Keys(is)) {
+		if is[key] != was[key] && is[key] != begun[key] {
 			s.log.Warn("a changed key takes effect at the next start", "key", key)
 		}
 	}
@@ -98,11 +95,18 @@ func (s *server) reload(ctx context.Context) bool {
 	return true
 }
 
-func grpcListen(cfg *config.Config) config.Addr {
-	if cfg.ForwardAuth == nil {
+// fixed are the values that stay as they are until the next start, by their keys. Whether there is TLS is one, the certificate
+// is none.
+func fixed(c *config.Config) map[string]any {
+	return map[string]any{"listen": c.Listen, "admin.listen": c.Admin.Listen, "limits.header": c.Limits.Header, "limits.header_timeout": c.Limits.HeaderTimeout,
+		"log.format": c.Log.Format, "tls": c.TLS.CertFile != "", "forward_auth.grpc_listen": grpcListen(c)}
+}
+
+func grpcListen(c *config.Config) config.Addr {
+	if c.ForwardAuth == nil {
 		return config.Addr{}
 	}
-	return cfg.ForwardAuth.GRPCListen
+	return c.ForwardAuth.GRPCListen
 }
 
 // rebuild reads the configuration file again and builds what it describes, going on with the session store where that is

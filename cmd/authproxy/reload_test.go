@@ -71,6 +71,23 @@ func TestAReloadMayGoBackToAFormerSessionStore(t *testing.T) {
 	}
 }
 
+func TestWhatTakesARestartIsWarnedOfUntilItIsUndone(t *testing.T) {
+	s, write, log := reloading(t)
+	const session = "session: {keys: [MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY], store: file, file: {path: DIR/a.db}}\n"
+	for _, step := range []struct {
+		more string
+		want int // warnings so far
+	}{{"listen: ':8081'", 1}, {"listen: ':8081'\nprefix: /a", 1}, {"listen: ':8080'", 1}, {"listen: ':8082'\nlog: {format: json}", 3}, {"", 3}} {
+		write(session + step.more)
+		if !s.reload(t.Context()) {
+			t.Fatalf("%s is not taken:\n%s", step.more, log)
+		}
+		if n := strings.Count(log.String(), "takes effect at the next start"); n != step.want {
+			t.Errorf("after %q there are %d warnings, want %d:\n%s", step.more, n, step.want, log)
+		}
+	}
+}
+
 func TestAConfigurationThatIsNotTakenIsReportedOnce(t *testing.T) {
 	s, write, log := reloading(t)
 	before := s.now()

@@ -90,6 +90,7 @@ type server struct {
 
 	stores  map[storeKey]session.Reopener // all that were opened: requests of an older configuration may still use theirs
 	refused string                        // why the last reload failed; "" when it did not
+	begun   *config.Config                // the first one, of which some things stay as they are until the next start
 
 	current  atomic.Pointer[assembly]
 	cert     atomic.Pointer[certificate] // nil without TLS
@@ -109,6 +110,9 @@ func (s *server) now() *assembly { return s.current.Load() }
 // start makes a the current assembly. The one before goes on with the requests that it has begun.
 func (s *server) start(ctx context.Context, a *assembly) {
 	former := s.retire
+	if s.begun == nil {
+		s.begun = a.cfg
+	}
 	if s.stores == nil {
 		s.stores = map[storeKey]session.Reopener{}
 	}
