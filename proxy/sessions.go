@@ -27,17 +27,23 @@ func (p *Proxy) sessionsPage(x *exchange) error {
 	}
 	x.who = who.Identity
 	own := session.Selector{Issuer: who.Issuer, Subject: who.Subject}
-	notice := ""
 	if x.r.Method == http.MethodPost {
-		if notice, err = p.endOwn(x, who, own); err != nil {
+		ended, err := p.endOwn(x, who, own)
+		if err != nil {
 			return err
 		}
+		return &redirect{http.StatusSeeOther, p.opts.Prefix + "/sessions?ended=" + ended, "sessions ended by their user"} // a reload ends nothing more
+	}
+	q, err := onceQuery(x.target.query, "ended")
+	if err != nil {
+		return p.badRequest(err)
 	}
 	all, err := p.opts.Sessions.List(x.r.Context(), own)
 	if err != nil {
 		return p.storeFailure(err)
 	}
-	page := pages.Sessions{Host: p.opts.PublicURL.Host, Action: p.formURL("/sessions", who.session), HomeURL: p.home(), Notice: notice}
+	page := pages.Sessions{Host: p.opts.PublicURL.Host, Action: p.formURL("/sessions", who.session), HomeURL: p.home(),
+		Notice: map[string]string{"one": "The session has ended.", "others": "All other sessions have ended."}[q["ended"]]}
 	for _, s := range all {
 		page.Sessions = append(page.Sessions, pages.Session{ID: s.ID, Current: s.ID == who.session.ID, Device: device(s.Agent), Address: s.Address,
 			SignedInAt: s.Created, UsedAt: s.Used, ExpiresAt: s.Expires})
@@ -46,8 +52,8 @@ func (p *Proxy) sessionsPage(x *exchange) error {
 	return nil
 }
 
-// endOwn ends what the form names. Sessions of somebody else are not selected, whatever the form says.
-func (p *Proxy) endOwn(x *exchange, who visitor, own session.Selector) (notice string, err error) {
+// endOwn ends what the form names, one or the others, and says which. Sessions of somebody else are not selected, whatever the form says.
+func (p *Proxy) endOwn(x *exchange, who visitor, own session.Selector) (ended string, err error) {
 	q, err := onceQuery(x.target.query, "confirm")
 	if err != nil {
 		return "", p.badRequest(err)
@@ -71,12 +77,12 @@ func (p *Proxy) endOwn(x *exchange, who visitor, own session.Selector) (notice s
 				ids = append(ids, s.ID)
 			}
 		}
-		notice = "All other sessions have ended."
+		ended = "others"
 	case id == "" || id == who.session.ID:
 		return "", p.badRequest(errors.New("the form names no other session"))
 	default:
 		ids = []string{id}
-		notice = "The session has ended."
+		ended = "one"
 	}
 	for _, id := range ids {
 		sel := own
@@ -86,8 +92,7 @@ func (p *Proxy) endOwn(x *exchange, who visitor, own session.Selector) (notice s
 		}
 	}
 	p.streams.ended()
-	x.reason = "sessions ended by their user"
-	return notice, nil
+	return ended, nil
 }
 
 // device says in two words what a User-Agent is, for people to recognise. Order counts: browsers name each other.

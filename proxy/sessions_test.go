@@ -40,7 +40,7 @@ func TestUsersSeeTheirSessionsAndEndThem(t *testing.T) {
 	}
 	action := html.UnescapeString(formAction.FindStringSubmatch(r.body)[1])
 
-	bob.post("/auth/sessions", url.Values{"id": {ids[0][1]}}).wants(t, 200) // somebody else's: nothing happens
+	bob.post("/auth/sessions", url.Values{"id": {ids[0][1]}}).wants(t, 303) // somebody else's: nothing happens
 	if !alive(t, phone) || !alive(t, tablet) {
 		t.Error("bob has ended a session of ada's")
 	}
@@ -48,11 +48,17 @@ func TestUsersSeeTheirSessionsAndEndThem(t *testing.T) {
 	laptop.post("/auth/sessions", nil).wants(t, 400)
 	laptop.send("POST", "/auth/sessions", `{"others":"true"}`, "Content-Type", "application/json", "Sec-Fetch-Site", "same-origin").wants(t, 400)
 
-	laptop.post(action, url.Values{"id": {ids[0][1]}}).wants(t, 200, "The session has ended.")
+	if to := laptop.post(action, url.Values{"id": {ids[0][1]}}).wants(t, 303).Header.Get("Location"); to != "/auth/sessions?ended=one" {
+		t.Errorf("the form leads to %s", to)
+	}
+	laptop.navigate("/auth/sessions?ended=one").wants(t, 200, "The session has ended.")
 	if alive(t, phone) == alive(t, tablet) {
 		t.Error("not exactly one session has ended")
 	}
-	laptop.post("/auth/sessions", url.Values{"others": {"true"}}).wants(t, 200, "All other sessions have ended.")
+	laptop.onwardFrom(laptop.post("/auth/sessions", url.Values{"others": {"true"}}).wants(t, 303)).wants(t, 200, "All other sessions have ended.")
+	if r := laptop.navigate("/auth/sessions?ended=%3Cb%3E"); strings.Contains(r.body, "ended") {
+		t.Errorf("the page says what a link wants it to say: %s", r.brief())
+	}
 	if alive(t, phone) || alive(t, tablet) || !alive(t, laptop) || !alive(t, bob) {
 		t.Errorf("alive: phone %t, tablet %t, laptop %t, bob %t", alive(t, phone), alive(t, tablet), alive(t, laptop), alive(t, bob))
 	}
