@@ -37,6 +37,7 @@ type Options struct {
 
 	LogoutPath string           // the proxy's; it gets a POST; "" means no button
 	HomePath   string           // the proxy's home page; "" means no link
+	LoginPath  string           // the proxy's, which takes return_to; "" means no link
 	Now        func() time.Time // nil means time.Now
 }
 

@@ -62,7 +62,7 @@ func start(t testing.TB, s *assertion.Signer, change ...func(*demoapp.Options)) 
 	t.Helper()
 	opts := demoapp.Options{
 		JWKS:   func(context.Context) ([]byte, error) { body, _ := s.JWKS(); return body, nil },
-		Issuer: issuer, Audience: audience, LogoutPath: "/auth/logout", HomePath: "/auth/",
+		Issuer: issuer, Audience: audience, LogoutPath: "/auth/logout", HomePath: "/auth/", LoginPath: "/auth/login",
 		Now: func() time.Time { return now },
 	}
 	for _, f := range change {
@@ -282,8 +282,8 @@ func TestPageLeadsToTheProxy(t *testing.T) {
 	if want := []string{"/", "/public", "/admin", "/api/me", "/auth/"}; !slices.Equal(links, want) || !slices.Equal(forms, []string{"/auth/logout"}) {
 		t.Errorf("signed in: links %v, forms %v, want %v and the sign-out", links, forms, want)
 	}
-	links, forms = targets(get(t, start(t, s).URL))
-	if want := []string{"/", "/public", "/admin", "/api/me", "/auth/", "/auth/"}; !slices.Equal(links, want) || len(forms) != 0 {
+	links, forms = targets(get(t, start(t, s).URL+"/public"))
+	if want := []string{"/", "/public", "/admin", "/api/me", "/auth/", "/auth/login?return_to=%2fpublic"}; !slices.Equal(links, want) || len(forms) != 0 {
 		t.Errorf("signed out: links %v, forms %v, want %v and none", links, forms, want)
 	}
 }

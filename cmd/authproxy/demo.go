@@ -115,7 +115,7 @@ func demo(e *environment, address, publicURL string) error {
 			}
 			return proxied.proxy.PublicKeys(), nil
 		},
-		Issuer: publicURL, Audience: appURL, LogoutPath: "/auth/logout", HomePath: "/auth/",
+		Issuer: publicURL, Audience: appURL, LogoutPath: "/auth/logout", HomePath: "/auth/", LoginPath: "/auth/login",
 	})}
 	defer app.Close()
 
