@@ -898,6 +898,10 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true}", "routes[0].strip_prefix"},
 		{"routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}\n  - {path: /b, allow: signed_in, upstream: \"http://a\"}", "routes[0].strip_prefix"},
 		{"provider:\n  params: {prompt: none}", "provider.params.prompt"},
+		{"provider:\n  client_secret: abc #def", "provider.client_secret"},
+		{"public_url: http://localhost:3000", "public_url"},
+		{"public_url: http://127.0.0.1", "public_url"},
+		{"public_url: https://localhost", "public_url"},
 		{"forward_auth: {}", "forward_auth"},
 		{"listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \":9191\"}", "forward_auth.grpc_listen"},
 		{"forward_auth: {trust: [0.0.0.0/0]}", "forward_auth.trust"},
@@ -913,7 +917,8 @@ func TestWhatIsRiskyIsAWarning(t *testing.T) {
 		}
 		checkForm(t, "config.yaml", c.Warnings)
 	}
-	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}", "listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \"127.0.0.1:2\"}",
+	for _, quiet := range []string{"", "routes:\n  - {path: /api, allow: anyone, strip_prefix: true, upstream: \"http://a\"}", "listen: 127.0.0.1:1\nforward_auth: {grpc_listen: \"127.0.0.1:2\"}", "provider:\n  client_secret: abc # of staging", "provider:\n  client_secret: abc#def", "provider:\n  client_secret: \"abc\" #def", "public_url: http://localhost:8080", "public_url: http://localhost:8080\nlisten: 127.0.0.1:08080", "public_url: http://localhost:3000\nlisten: unix:/run/s",
+		"public_url: http://localhost:3000\nlisten: 127.0.0.1:0", "admin: {listen: \":9090\"}", "admin: {listen: \":9090\", token: 0123456789abcdef}\nsession:\n  store: file", "listen: 127.0.0.1:1\nforward_auth: {}",
 		"forward_auth: {shared_secret: 0123456789abcdef}", "listen: unix:/run/s\nforward_auth: {trust: [unix]}",
 		"routes:\n  - {path: /a, allow: anyone, methods: [PURGE, PROPFIND, M-SEARCH]}",
 		"provider:\n  audience: api\nroutes:\n  - {path: /a, allow: [{permissions: [\"read:items\"]}]}",

@@ -273,6 +273,9 @@ func (l *loader) scalar(at string, n *yaml.Node) (text string, ok bool) {
 		return "", false
 	}
 	l.note(at, n)
+	if l.secret && n.Style == 0 && len(n.LineComment) > 1 && n.LineComment[1] != ' ' && !strings.Contains(n.Value, "$") {
+		l.warn(at, "ends before a # that begins a comment", "put the value in quotes if it goes on there, or a space behind the #")
+	}
 	if name, found := strings.CutPrefix(n.Value, "$"); found && envName.MatchString(name) {
 		l.fault(at, n, &fault{problem: "is $NAME, taken literally", hint: "write ${NAME}, or $$NAME for these characters"})
 		return "", false
