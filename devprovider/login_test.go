@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,9 @@ func TestLoginGoesOnAfterWrongPassword(t *testing.T) {
 	again := b.submit(b.authorize(), "/u/login", `username="ada`, "password=x")
 	if !strings.Contains(again.body, `value="&#34;ada"`) || !strings.Contains(again.body, `aria-describedby="error"`) || strings.Contains(again.body, `value="x"`) {
 		t.Errorf("want the name kept, the password not, and the error tied to the fields:\n%s", again.body)
+	}
+	if focus := regexp.MustCompile(`<input id="(\w+)"[^>]* autofocus`).FindStringSubmatch(again.body); focus == nil || focus[1] != "password" {
+		t.Errorf("the focus is %q, want it on the password", focus)
 	}
 	if got := answer(t, b.submit(again, "/u/login", "username=ada", "password=open sesame")); got.Get("code") == "" {
 		t.Errorf("the client gets %v, want a code", got)
