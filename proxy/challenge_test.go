@@ -275,7 +275,7 @@ func TestNoHeaderChangesWhatTheProviderIsTold(t *testing.T) {
 }
 
 func TestTheSignInPageStandsBeforeTheProvider(t *testing.T) {
-	w := newWorld(t, setup{options: func(o *proxy.Options) {
+	w := newWorld(t, setup{file: true, options: func(o *proxy.Options) {
 		o.SignInPage, o.Connections = true, []string{"google-oauth2", "acme-employees"}
 	}})
 	b := w.newBrowser(t)
@@ -287,6 +287,7 @@ func TestTheSignInPageStandsBeforeTheProvider(t *testing.T) {
 			t.Errorf("the page has no link to %s: %s", link, r.brief())
 		}
 	}
+	b.navigate("/auth/sessions").wantsPage(t, 401, "Sign in").wants(t, 401, "/auth/login?return_to=%2Fauth%2Fsessions")
 	if b.logins() != nil || w.provider.Count("authorize") != 0 {
 		t.Errorf("a login was started: %q", b.logins())
 	}

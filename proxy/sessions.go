@@ -20,6 +20,11 @@ func (p *Proxy) sessionsPage(x *exchange) error {
 		return err
 	}
 	if who.session == nil {
+		if navigation(x.r) && p.opts.SignInPage {
+			x.reason = "not signed in"
+			p.page(x, http.StatusUnauthorized, p.signInPage(p.opts.Prefix+"/sessions"))
+			return nil
+		}
 		if navigation(x.r) {
 			return &redirect{http.StatusFound, p.loginURL(p.opts.Prefix+"/sessions", ""), "not signed in"}
 		}
