@@ -202,8 +202,8 @@ func (l *loader) mapping(at string, n *yaml.Node, keys []key) {
 	}
 }
 
-// elsewhere are our keys by the names that they have in programs of this kind.
-var elsewhere = map[string]string{
+// foreign are our keys by the names that they have in programs of this kind.
+var foreign = map[string]string{
 	"cookie_secret": "session.keys", "session_secret": "session.keys", "issuer_url": "provider.issuer", "oidc_issuer_url": "provider.issuer",
 	"redirect_url": "public_url", "callback_url": "public_url", "base_url": "public_url", "email_domains": "routes[].allow[].email_domains",
 	"http_address": "listen",
@@ -219,7 +219,7 @@ func (l *loader) unknown(at, name string, keys []key) {
 	if meant := near(name, names); meant != "" {
 		hint = "write " + meant
 		l.meant[joinKey(at, meant)] = true
-	} else if elsewhere := cmp.Or(find(l.schema(defaults()), "", name), elsewhere[name]); elsewhere != "" {
+	} else if elsewhere := cmp.Or(find(l.schema(defaults()), "", name), foreign[name]); elsewhere != "" {
 		hint = "write it as " + elsewhere
 		l.meant[elsewhere] = true
 	}
