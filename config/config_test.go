@@ -1036,6 +1036,15 @@ func TestFilesAreReadAndChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("cert.pem", &pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for name, begin := range map[string]time.Time{"old.pem": time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), "new.pem": time.Now().AddDate(1, 0, 0)} {
+		valid := *template
+		valid.NotBefore, valid.NotAfter = begin, begin.AddDate(0, 1, 0)
+		if der, err = x509.CreateCertificate(rand.Reader, &valid, &valid, p256.Public(), p256); err != nil {
+			t.Fatal(err)
+		}
+		write(name, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+	}
+	write("rfc1421.pem", &pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte("x")})
 	write("p256.pem", pkcs8(p256))
 	write("sec1.pem", &pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 0}}, &pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})
 	write("p384.pem", pkcs8(p384))
@@ -1075,8 +1084,27 @@ identity:
 		t.Errorf("paths %s, %s: not in the file's directory", c.Session.FilePath, c.TLS.CertFile)
 	}
 
+	if len(c.Warnings) != 0 {
+		t.Errorf("warnings %v, want none", c.Warnings)
+	}
+	for name, row := range map[string]struct{ yaml, says string }{
+		"an old certificate":         {"tls: {cert_file: old.pem, key_file: p256.pem}", "expired on 2020-02-01"},
+		"a certificate for another":  {"public_url: https://other.example.com\ntls: {cert_file: cert.pem, key_file: p256.pem}", `is not for "other.example.com"`},
+		"a certificate of next year": {"tls: {cert_file: new.pem, key_file: p256.pem}", "is not valid before"},
+	} {
+		c, err := load(row.yaml)
+		if err != nil || len(c.Warnings) != 1 || c.Warnings[0].Key != "tls.cert_file" || !strings.Contains(c.Warnings[0].Problem, row.says) {
+			t.Errorf("%s: %v, %v\nwant one warning at tls.cert_file that says %q", name, err, c, row.says)
+		}
+	}
+
 	for name, row := range map[string]struct{ yaml, key, says string }{
-		"a key of another certificate":  {"tls: {cert_file: cert.pem, key_file: rsa.pem}", "tls.key_file", "belongs to it"},
+		"a key of another certificate":  {"tls: {cert_file: cert.pem, key_file: rsa.pem}", "tls.key_file", "key of another certificate"},
+		"the certificate as the key":    {"tls: {cert_file: p256.pem, key_file: cert.pem}", "tls.cert_file", "swap"},
+		"an encrypted key":              {"tls: {cert_file: cert.pem, key_file: encrypted.pem}", "tls.key_file", "encrypted"},
+		"an old kind of encrypted key":  {"tls: {cert_file: cert.pem, key_file: rfc1421.pem}", "tls.key_file", "encrypted"},
+		"a key that is none":            {"tls: {cert_file: cert.pem, key_file: secret}", "tls.key_file", "no private key"},
+		"a key and no certificate":      {"tls: {cert_file: secret, key_file: p256.pem}", "tls.cert_file", "no certificate"},
 		"tls and an http public_url":    {"public_url: http://localhost\ntls: {cert_file: cert.pem, key_file: p256.pem}", "public_url", "tls"},
 		"a signing key on P-384":        {"identity:\n  signing_keys: [p384.pem]", "identity.signing_keys[0]", "P-256"},
 		"an RSA signing key":            {"identity:\n  signing_keys: [rsa.pem]", "identity.signing_keys[0]", "P-256"},

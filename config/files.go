@@ -116,7 +116,7 @@ func (l *loader) privateKey(name string) (crypto.Signer, *fault) {
 	if f != nil {
 		return nil, f
 	}
-	k := parsePrivateKey(b)
+	k, encrypted := parsePrivateKey(b)
 	switch k := k.(type) {
 	case *rsa.PrivateKey:
 		if k.N.BitLen() >= 2048 { // RFC 7518 §3.3
@@ -124,6 +124,9 @@ func (l *loader) privateKey(name string) (crypto.Signer, *fault) {
 		}
 	case *ecdsa.PrivateKey, ed25519.PrivateKey:
 		return k, nil
+	}
+	if encrypted {
+		return nil, &fault{problem: "holds an encrypted key, and nobody is there to type its password", hint: "name an unencrypted one, which openssl pkey makes of it"}
 	}
 	return nil, &fault{problem: "holds no private key that can be used", hint: "name a PEM file with an unencrypted RSA key of at least 2048 bits, an ECDSA or an Ed25519 key"}
 }
@@ -134,30 +137,32 @@ func (l *loader) signingKey(name string) (*ecdsa.PrivateKey, *fault) {
 	if f != nil {
 		return nil, f
 	}
-	k, ok := parsePrivateKey(b).(*ecdsa.PrivateKey)
+	found, _ := parsePrivateKey(b)
+	k, ok := found.(*ecdsa.PrivateKey)
 	if !ok || k.Curve != elliptic.P256() {
 		return nil, &fault{problem: "holds no P-256 private key", hint: "name an unencrypted PEM file as openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 writes it"}
 	}
 	return k, nil
 }
 
-// parsePrivateKey returns the first private key among the PEM blocks in b, in PKCS #8, SEC 1 or PKCS #1, or nil.
-func parsePrivateKey(b []byte) crypto.Signer {
+// parsePrivateKey returns the first private key among the PEM blocks in b, in PKCS #8, SEC 1 or PKCS #1, or nil and whether it
+// is encrypted.
+func parsePrivateKey(b []byte) (key crypto.Signer, encrypted bool) {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") { // such as EC PARAMETERS, which openssl writes first
 			continue
 		}
 		if k, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
 			s, _ := k.(crypto.Signer)
-			return s
+			return s, false
 		}
 		if k, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
-			return k
+			return k, false
 		}
 		if k, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
-			return k
+			return k, false
 		}
-		return nil
+		return nil, block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") // RFC 5958, RFC 1421
 	}
-	return nil
+	return nil, false
 }

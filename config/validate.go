@@ -3,12 +3,15 @@ package config
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // validate checks the rules between keys, and fills in the defaults that depend on other keys. Where a value is wrong by
@@ -33,7 +36,10 @@ func (l *loader) listeners(c *Config) {
 	case t.KeyFile == "":
 		l.mistake("tls.key_file", "is missing beside tls.cert_file", "name the PEM file with the certificate's private key, or remove tls")
 	default:
-		l.certificate(t)
+		leaf := l.certificate(t)
+		if l.sound("public_url") && leaf != nil {
+			l.goodFor(leaf, c.PublicURL.Hostname())
+		}
 		if l.sound("public_url") && c.PublicURL.Scheme != "https" {
 			l.mistake("public_url", "is http, but tls makes us serve https", "write https://"+c.PublicURL.Host+", or remove tls")
 		}
@@ -65,10 +71,27 @@ func (l *loader) listeners(c *Config) {
 		l.warn("admin.listen", "is reachable from other machines, so that /sessions answers nobody without admin.token",
 			"set admin.token, or listen on 127.0.0.1")
 	}
+	l.ownMachine(c)
 	for i, p := range c.TrustedProxies {
 		if p.IsValid() && p.Bits() == 0 {
 			l.warn(element("trusted_proxies", i), "believes the X-Forwarded headers of everybody", "write the networks of your own proxies")
 		}
+	}
+}
+
+// ownMachine warns when a browser on this machine, which public_url is for, would find somebody else than us there.
+func (l *loader) ownMachine(c *Config) {
+	if !l.sound("public_url", "listen", "tls") || !isLoopback(c.PublicURL.Hostname()) || c.Listen.Network != "tcp" {
+		return
+	}
+	_, port, _ := net.SplitHostPort(c.Listen.Address)
+	n, _ := strconv.ParseUint(port, 10, 16)
+	switch {
+	case c.PublicURL.Scheme == "https" && c.TLS.CertFile == "":
+		l.warn("public_url", "is https on this machine, and there is no tls: what answers there must end TLS and lead here", "write http://"+c.PublicURL.Host+", or set tls")
+	case n != 0 && portOf(c.PublicURL) != strconv.FormatUint(n, 10):
+		l.warn("public_url", fmt.Sprintf("names port %s of this machine, and listen is %s: what answers there must lead here", portOf(c.PublicURL), c.Listen),
+			"write the port of listen into public_url, or listen on that of public_url")
 	}
 }
 
@@ -100,8 +123,8 @@ func takes(host, other string) bool {
 	return host == "localhost" && isLoopback(other)
 }
 
-// certificate checks that the files of t are there and belong together.
-func (l *loader) certificate(t TLS) {
+// certificate checks that the files of t are there and belong together. It returns the certificate.
+func (l *loader) certificate(t TLS) *x509.Certificate {
 	cert, f := l.contents(t.CertFile)
 	if f != nil {
 		l.mistake("tls.cert_file", f.problem, f.hint)
@@ -111,10 +134,50 @@ func (l *loader) certificate(t TLS) {
 		l.mistake("tls.key_file", f.problem, f.hint)
 	}
 	if !l.sound("tls") {
-		return
+		return nil
 	}
-	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		l.mistake("tls.key_file", "the files hold no certificate with its private key", "name PEM files: the certificate with its chain, and the unencrypted key that belongs to it")
+	pair, err := tls.X509KeyPair(cert, key)
+	if err == nil {
+		return pair.Leaf
+	}
+	k, encrypted := parsePrivateKey(key)
+	const both = "name PEM files: the certificate with its chain, and the unencrypted key that belongs to it"
+	switch {
+	case holds(key, "CERTIFICATE") && !holds(cert, "CERTIFICATE"):
+		l.mistake("tls.cert_file", "the files are in each other's place", "swap cert_file and key_file")
+	case !holds(cert, "CERTIFICATE"):
+		l.mistake("tls.cert_file", "holds no certificate", both)
+	case encrypted:
+		l.mistake("tls.key_file", "holds an encrypted key, and nobody is there to type its password", "decrypt it, with openssl pkey for instance, and keep it from others")
+	case k == nil:
+		l.mistake("tls.key_file", "holds no private key", both)
+	default:
+		l.mistake("tls.key_file", "holds the key of another certificate, or the certificate cannot be read", both)
+	}
+	return nil
+}
+
+// holds reports whether there is a PEM block of that type in b.
+func holds(b []byte, kind string) bool {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// goodFor warns when browsers would not accept the certificate for host.
+func (l *loader) goodFor(leaf *x509.Certificate, host string) {
+	now := time.Now()
+	switch {
+	case now.After(leaf.NotAfter):
+		l.warn("tls.cert_file", "expired on "+leaf.NotAfter.UTC().Format(time.DateOnly), "renew the certificate; the files are read again when they change")
+	case now.Before(leaf.NotBefore):
+		l.warn("tls.cert_file", "is not valid before "+leaf.NotBefore.UTC().Format(time.DateOnly), "check the clock of this machine")
+	}
+	if leaf.VerifyHostname(host) != nil {
+		l.warn("tls.cert_file", fmt.Sprintf("is not for %q, the host of public_url", cut(host, 100)), "name a certificate that has this name in it")
 	}
 }
 
