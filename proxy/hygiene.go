@@ -71,6 +71,13 @@ var foreign = []string{
 	"Ssl-Client-*", "X-Ssl-*", "X-Client-Cert", "X-Client-Cert-*", "X-Tls-Client-*", "Client-Cert", "Client-Cert-Chain",
 }
 
+// ForeignHeaders are the headers by which other products tell an app who the user is, and ClientHeaders those that say
+// something about the client's request which only a proxy may say. A trailing * stands for any ending.
+func ForeignHeaders() []string { return slices.Clone(foreign) }
+
+// ClientHeaders is described at ForeignHeaders.
+func ClientHeaders() []string { return slices.Clone(ours) }
+
 // newHygiene returns the rules for a configuration: mapped are the names of identity.headers and of the assertion.
 func newHygiene(mapped []string, signs, stripForeign bool, cookies cookieNames) *hygiene {
 	h := &hygiene{response: map[string]bool{}, cookies: cookies}

@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"authproxy/config"
+	"authproxy/frontproxies"
 )
 
 // Exit statuses of the contract, section 1.
@@ -40,6 +41,7 @@ func commands() []command {
 		{"demo", "[-listen 127.0.0.1:4180]", "try it: a provider, an app and the proxy in one process", demoCommand},
 		{"check", "[-config FILE]", "check the configuration and print what to paste into the provider's settings", checkCommand},
 		{"explain", "[-config FILE] [-method GET] [-claims JSON|@FILE] URL", "say which route decides about a request, and how", explainCommand},
+		{"print-config", strings.Join(frontproxies.Names(), "|") + " [-config FILE]", "print the configuration of a proxy that asks us, for forward_auth", printConfigCommand},
 		{"keygen", "", "print a fresh session key", keygenCommand},
 		{"sessions", "list|revoke [-config FILE] [-subject S] [-id ID] [-all]", "list or end sessions of the running proxy", sessionsCommand},
 		{"verify", "[-config FILE] [-jwks URL|FILE] [-audience A] [-issuer I] TOKEN|-", "verify an assertion and print its claims", verifyCommand},

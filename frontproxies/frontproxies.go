@@ -1,0 +1,278 @@
+// Package frontproxies writes the configuration of those proxies that ask us, at PREFIX/verify/, whether a request may pass:
+// each lets nothing past our decision, and nothing that a client sent in place of our word.
+//
+// Its tests run the configurations, in the real programs where Debian has them, and write down what passed in
+// docs/front-proxies.md.
+package frontproxies
+
+import (
+	"embed"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+
+	"authproxy/config"
+	"authproxy/proxy"
+)
+
+//go:embed templates authproxy.lua
+var files embed.FS
+
+// lua is what Print calls the action of HAProxy, which its configuration loads.
+const lua = "haproxy-lua"
+
+// Names are what Print can write, in the order in which they are presented.
+func Names() []string {
+	return []string{"nginx", "ingress-nginx", "traefik", "caddy", "haproxy", lua, "envoy", "gateway-api"}
+}
+
+// Print writes the configuration of a front proxy, one of Names, for a configuration of ours with forward_auth. There is no
+// secret in it: where shared_secret has to go it says so.
+func Print(w io.Writer, name string, cfg *config.Config) error {
+	if cfg.ForwardAuth == nil {
+		return fmt.Errorf("front proxy %q: the configuration has no forward_auth", name)
+	}
+	if !slices.Contains(Names(), name) {
+		return fmt.Errorf("%q is no front proxy that we know", name)
+	}
+	if name == lua {
+		text, err := files.ReadFile("authproxy.lua")
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	}
+	t, err := template.New(name).Funcs(functions).ParseFS(files, "templates/*.tmpl")
+	if err != nil {
+		return err
+	}
+	return t.ExecuteTemplate(w, name+".tmpl", describe(cfg))
+}
+
+// A view is what templates see of a configuration.
+type view struct {
+	File      string
+	PublicURL string // origin
+	Scheme    string // of public_url, and so of every site
+	TLS       bool   // the front proxy ends TLS
+	Port      string // that it listens on
+	Prefix    string // "" or "/auth"
+	Own       []string
+	LoginURL  string
+
+	Authproxy address
+	GRPC      address
+	ByGRPC    bool
+	Secret    bool
+	Untold    bool // we do not believe the front proxy about client addresses
+
+	Sites    []site
+	Identity []string // what our answer says about the user: set for the app, or removed
+	Foreign  []string // other products' words for it, by which no client may reach the app; a trailing * stands for any ending
+	Odd      []string // characters of header names that some app reads as "-"
+	Client   []string // what only the front proxy may say about the client's request, in the same way
+	Asked    []string // what we judge a request by, for front proxies that send only what is named
+	Early    []string // of Identity and Known, as many as Envoy Gateway removes
+	Known    []string // of Foreign and Client, the names that are in use, for front proxies that know no patterns
+}
+
+// A site is a host that we decide about, or that of public_url, where then only our own endpoints are.
+type site struct {
+	N       int
+	Host    string // with the port, as clients send it
+	Name    string // without
+	App     address
+	Known   bool // App is from the configuration
+	OnlyOur bool
+}
+
+// An address is where somebody listens, as seen by the front proxy.
+type address struct {
+	Unix     string // path of the socket; then nothing else is set
+	HostPort string
+	TLS      bool
+	Name     string // that the certificate is for
+}
+
+func (a address) Port() string { _, port, _ := net.SplitHostPort(a.HostPort); return port }
+func (a address) Host() string { host, _, _ := net.SplitHostPort(a.HostPort); return host }
+
+// URL is the address as an origin; the host of a Unix socket is a word that is never looked up.
+func (a address) URL() string {
+	switch {
+	case a.Unix != "":
+		return "http://authproxy"
+	case a.TLS:
+		return "https://" + a.HostPort
+	}
+	return "http://" + a.HostPort
+}
+
+var functions = template.FuncMap{
+	"lower": strings.ToLower,
+	"join":  strings.Join,
+	"without": func(names []string, without ...string) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(without, n) })
+	},
+	"snake": func(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") },
+	"regexp": func(patterns []string) string {
+		var all []string
+		for _, p := range patterns {
+			q := regexp.QuoteMeta(strings.ToLower(p))
+			all = append(all, strings.ReplaceAll(q, `\*`, ".*"))
+		}
+		return strings.Join(all, "|")
+	},
+}
+
+func describe(cfg *config.Config) view {
+	f := cfg.ForwardAuth
+	v := view{
+		File: filepath.Base(cfg.File), PublicURL: cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host, Scheme: cfg.PublicURL.Scheme, TLS: cfg.PublicURL.Scheme == "https",
+		Prefix: cfg.Prefix, Own: own(cfg), Secret: f.SharedSecret != "", Untold: len(cfg.TrustedProxies) == 0,
+		Authproxy: reach(cfg.Listen), GRPC: reach(f.GRPCListen), ByGRPC: f.GRPCListen.Network != "",
+	}
+	v.LoginURL = v.PublicURL + v.Prefix + "/login"
+	if v.Port = cfg.PublicURL.Port(); v.Port == "" {
+		v.Port = map[bool]string{false: "80", true: "443"}[v.TLS]
+	}
+	if cfg.TLS.CertFile != "" {
+		v.Authproxy.TLS, v.Authproxy.Name = true, cfg.PublicURL.Hostname()
+	}
+	for _, name := range f.Domains {
+		v.Sites = append(v.Sites, siteOf(cfg, name))
+	}
+	switch public := cfg.PublicURL.Hostname(); {
+	case len(f.Domains) == 0:
+		v.Sites = append(v.Sites, siteOf(cfg, public))
+	case !slices.Contains(f.Domains, public):
+		v.Sites = append(v.Sites, site{Host: cfg.PublicURL.Host, Name: public, OnlyOur: true})
+	}
+	for i := range v.Sites {
+		v.Sites[i].N = i + 1
+	}
+
+	for _, h := range cfg.Identity.Headers {
+		v.Identity = append(v.Identity, h.Name)
+	}
+	if h := cfg.Identity.Assertion.Header; h != "" {
+		v.Identity = append(v.Identity, h)
+	}
+	if cfg.Identity.AccessToken {
+		v.Identity = append(v.Identity, "Authorization")
+	}
+	v.Odd = strings.Split("_.!#$%&'*+^`|~", "")
+	v.Client = proxy.ClientHeaders()
+	if cfg.Identity.StripForeign {
+		v.Foreign = proxy.ForeignHeaders()
+	}
+	for _, name := range known {
+		if matches(slices.Concat(v.Client, v.Foreign), name) && !slices.ContainsFunc(v.Identity, func(i string) bool { return strings.EqualFold(i, name) }) {
+			v.Known = append(v.Known, name)
+		}
+	}
+	// Envoy Gateway takes 64: then what we say ourselves, and what is said about the client, which stands at the end of known.
+	early := slices.Concat(v.Identity, v.Known)
+	v.Early = slices.DeleteFunc(early, func(n string) bool { return n == "Authorization" })
+	if over := len(v.Early) - 64; over > 0 {
+		v.Early = slices.Delete(v.Early, len(v.Identity), len(v.Identity)+over)
+	}
+	v.Asked = []string{"Cookie", "Accept", "Origin", "Upgrade", "Purpose", "Sec-Purpose", "X-Moz", "X-Purpose", "X-Requested-With",
+		"Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-Site", "Sec-Websocket-Key", "X-Forwarded-Proto", "X-Forwarded-For"}
+	return v
+}
+
+// own are our endpoints where prefix is "/". Under any other prefix everything is ours.
+func own(cfg *config.Config) []string {
+	paths := []string{"/login", "/signup", "/callback", "/logout", "/me", "/backchannel-logout", "/jwks.json", "/sessions"}
+	if a := cfg.AppToken; a != nil {
+		paths = append(paths, "/token")
+		if a.Handoff {
+			paths = append(paths, "/handoff")
+		}
+	}
+	return paths
+}
+
+// siteOf is the site of a host, with the app that the configuration knows of.
+func siteOf(cfg *config.Config, name string) site {
+	s := site{Host: name, Name: name, App: address{HostPort: "127.0.0.1:3000"}}
+	if name == cfg.PublicURL.Hostname() {
+		s.Host = cfg.PublicURL.Host
+	}
+	up := cfg.Upstream
+	for _, r := range cfg.Routes {
+		if r.Host == name && r.Path == "/" && r.Upstream != nil {
+			up = r.Upstream
+			break
+		}
+	}
+	if up != nil {
+		s.App, s.Known = upstream(up.URL), true
+	}
+	return s
+}
+
+// upstream is the address of an app.
+func upstream(u *url.URL) address {
+	if u.Scheme == "unix" {
+		return address{Unix: u.Path}
+	}
+	a := address{HostPort: u.Host, TLS: u.Scheme == "https", Name: u.Hostname()}
+	if u.Port() == "" {
+		a.HostPort = net.JoinHostPort(u.Hostname(), map[bool]string{false: "80", true: "443"}[a.TLS])
+	}
+	return a
+}
+
+// reach is where a listener is reached from the same machine.
+func reach(a config.Addr) address {
+	if a.Network == "unix" {
+		return address{Unix: a.Address}
+	}
+	host, port, _ := net.SplitHostPort(a.Address)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return address{HostPort: net.JoinHostPort(host, port)}
+}
+
+// known are the headers in use that patterns of proxy.ForeignHeaders and proxy.ClientHeaders stand for.
+var known = strings.Fields(`
+Remote-User Remote-Email Remote-Name Remote-Groups X-Remote-User X-Remote-Group X-Remote-Groups X-Remote-Email X-Remote-Name
+X-Webauth-User X-Webauth-Email X-Webauth-Name X-Webauth-Groups X-Webauth-Role X-Userinfo X-Grafana-Id
+X-Auth-Request-User X-Auth-Request-Email X-Auth-Request-Groups X-Auth-Request-Preferred-Username X-Auth-Request-Access-Token
+X-Auth-User X-Auth-Username X-Auth-Email X-Auth-Name X-Auth-Groups X-Auth-Roles
+X-Authenticated-User X-Authenticated-Userid X-Authenticated-Email X-Authenticated-Groups X-Authenticated-Scope
+X-Vouch-User X-Vouch-Token X-Vouch-Idp-Claims-Email X-Vouch-Idp-Claims-Groups
+X-Authentik-Username X-Authentik-Groups X-Authentik-Entitlements X-Authentik-Email X-Authentik-Name X-Authentik-Uid X-Authentik-Jwt
+X-Pomerium-Jwt-Assertion X-Pomerium-Claim-Email X-Pomerium-Claim-User X-Pomerium-Claim-Groups X-Pomerium-Claim-Name
+X-Goog-Authenticated-User-Id X-Goog-Authenticated-User-Email X-Goog-Iap-Jwt-Assertion
+Cf-Access-Authenticated-User-Email Cf-Access-Jwt-Assertion X-Amzn-Oidc-Identity X-Amzn-Oidc-Data X-Amzn-Oidc-Accesstoken
+X-Ms-Client-Principal X-Ms-Client-Principal-Id X-Ms-Client-Principal-Name X-Ms-Client-Principal-Idp X-Ms-Token-Aad-Id-Token X-Ms-Token-Aad-Access-Token
+Tailscale-User-Login Tailscale-User-Name Tailscale-User-Profile-Pic Oidc-Claim-Sub Oidc-Claim-Email Oidc-Claim-Preferred-Username Oidc-Claim-Groups
+Ssl-Client-Cert Ssl-Client-Verify Ssl-Client-Subject-Dn Ssl-Client-Issuer-Dn Ssl-Client-S-Dn X-Ssl-Client-Cert X-Ssl-Client-Verify X-Ssl-Client-S-Dn X-Ssl-Client-Cn
+X-Client-Cert X-Client-Cert-Dn X-Tls-Client-Cert Client-Cert Client-Cert-Chain
+Forwarded X-Forwarded X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Scheme X-Forwarded-Ssl
+X-Forwarded-Server X-Forwarded-Path X-Forwarded-Uri X-Forwarded-Method X-Forwarded-By X-Forwarded-User X-Forwarded-Email X-Forwarded-Groups
+X-Forwarded-Preferred-Username X-Forwarded-Access-Token X-Forwarded-Tls-Client-Cert X-Forwarded-Client-Cert
+X-Real-Ip X-Client-Ip X-Cluster-Client-Ip True-Client-Ip Client-Ip Proxy-Client-Ip Cf-Connecting-Ip Fastly-Client-Ip
+X-Host X-Scheme X-Url-Scheme Front-End-Https X-Sendfile-Type X-Accel-Mapping X-Middleware-Subrequest
+X-Original-Url X-Original-Uri X-Original-Method X-Original-Host X-Original-For X-Original-Proto X-Original-Forwarded-For X-Rewrite-Url X-Envoy-Original-Path
+X-Http-Method-Override X-Http-Method X-Method-Override Proxy
+`)
+
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		prefix, open := strings.CutSuffix(strings.ToLower(p), "*")
+		name := strings.ToLower(name)
+		return name == prefix || open && strings.HasPrefix(name, prefix)
+	})
+}
