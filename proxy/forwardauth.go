@@ -298,6 +298,11 @@ func (p *Proxy) pass(x *exchange, rt *route, who visitor) error {
 	if ident != nil {
 		ident.set(h)
 	}
+	if name := p.misspelled(x.r.Header); name != "" && !x.asked.removes {
+		clear(h)
+		x.decision = decisionDeny
+		return p.badRequest(fmt.Errorf("the client sent %q, which apps take for a header that says who the user is, and the front proxy would pass it on", name))
+	}
 	if err := p.tooLarge(h, who); err != nil {
 		clear(h)
 		x.decision = decisionDeny
@@ -371,6 +376,18 @@ func (p *Proxy) forged(header http.Header) string {
 		}
 	}
 	return strings.Join(names, ",")
+}
+
+// misspelled is a header that some apps take for one that says who the user is, in a spelling that nobody has a reason to send:
+// X.Forwarded.User, Remote_User. Traefik passes them on (CVE-2026-54763 and what came after it).
+func (p *Proxy) misspelled(header http.Header) string {
+	for name := range header {
+		odd := strings.IndexFunc(name, func(c rune) bool { return c != '-' && fold(string(c)) == "-" }) >= 0
+		if odd && p.hygiene.identity.has(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (p *Proxy) overwrites(name string) bool {

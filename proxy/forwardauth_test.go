@@ -150,6 +150,25 @@ func TestAFrontProxyIsToldWhoTheUserIs(t *testing.T) {
 	}
 }
 
+// What a front proxy passes on although an app may take it for our word it has to be told to remove, or not to pass.
+func TestOurNamesInOtherSpellingsDoNotPassAFrontProxy(t *testing.T) {
+	w := newWorld(t, asking(setup{}))
+	b := w.signedIn(t, "ada")
+	for _, f := range frontProxies {
+		for _, name := range []string{"X_Forwarded_User", "x.forwarded.user", "X-Forwarded_User", "X_Authproxy~Assertion", "Remote_User", "x.auth.request.user"} {
+			if f.name != "envoy" {
+				b.asks(f, "GET", "/x", name, "root").wants(t, 403)
+				continue
+			}
+			a := b.asks(f, "GET", "/x", name, "root").wants(t, 200)
+			if got := a.Header.Get("X-Envoy-Auth-Headers-To-Remove"); got != strings.ToLower(name) {
+				t.Errorf("envoy is told to remove %q, want %s", got, name)
+			}
+		}
+		b.asks(f, "GET", "/x", "X-FORWARDED-USER", "root", "X_Forwarded", "1").wants(t, 200)
+	}
+}
+
 // Whatever is wrong with what they are asked about, front proxies are told no, and never something that they take for a yes or
 // for a page.
 func TestRefusalsOfAFrontProxyAreOnlyOfTwoKinds(t *testing.T) {
