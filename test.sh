@@ -45,8 +45,8 @@ has() {
 	Chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
 	fonts) [ -n "$(find /usr/share/fonts /usr/local/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] ;;
 	Redis) command -v redis-server >/dev/null && command -v redis-cli >/dev/null ;;
-	HAProxy) command -v haproxy >/dev/null ;;
 	promtool) command -v promtool >/dev/null ;;
+	"nginx, HAProxy and Caddy") command -v nginx >/dev/null && command -v haproxy >/dev/null && command -v caddy >/dev/null ;;
 	npm) command -v npm >/dev/null && command -v node >/dev/null ;;
 	"Python with Flask, PyJWT and cryptography") /usr/bin/python3 -c 'import flask, jwt, cryptography' 2>/dev/null ;;
 	"PHP with APCu") php -d apc.enable_cli=1 -r 'exit(extension_loaded("openssl") && apcu_enabled() ? 0 : 1);' >/dev/null 2>&1 ;;
@@ -58,14 +58,14 @@ packages_of() {
 	Chromium) echo chromium ;;
 	fonts) echo fonts-dejavu-core ;;
 	Redis) echo redis-server redis-tools ;;
-	HAProxy) echo haproxy ;;
 	promtool) echo prometheus ;;
+	"nginx, HAProxy and Caddy") echo nginx-light haproxy caddy ;;
 	npm) echo nodejs npm ;;
 	"Python with Flask, PyJWT and cryptography") echo python3-flask python3-jwt python3-cryptography ;;
 	"PHP with APCu") echo php-cli php-apcu ;;
 	esac
 }
-needs=("a C compiler" Redis HAProxy promtool Chromium fonts npm "Python with Flask, PyJWT and cryptography" "PHP with APCu")
+needs=("a C compiler" Redis promtool "nginx, HAProxy and Caddy" Chromium fonts npm "Python with Flask, PyJWT and cryptography" "PHP with APCu")
 
 heading "What the tests need"
 command -v go >/dev/null || fail "there is no go: install Go 1.26 or later, see https://go.dev/doc/install"

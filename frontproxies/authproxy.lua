@@ -7,7 +7,7 @@
 -- with commas, are the headers by which the answer says who the user is. A request that may pass gets exactly these. Any other
 -- is answered here: with authproxy's answer, or with 503 when there is none.
 
-local timeout = 10000 -- milliseconds
+local timeout = 2500 -- milliseconds of each of the four times that HAProxy asks before it gives up
 
 local secret = os.getenv("AUTHPROXY_SHARED_SECRET")
 

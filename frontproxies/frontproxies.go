@@ -79,7 +79,8 @@ type view struct {
 	Odd      []string // characters of header names that some app reads as "-"
 	Client   []string // what only the front proxy may say about the client's request, in the same way
 	Asked    []string // what we judge a request by, for front proxies that send only what is named
-	Early    []string // of Identity and Known, as many as Envoy Gateway removes
+	Early    []string // of Identity and Known, as many as Envoy Gateway removes before it asks
+	Late     []string // of Known, as many as a Gateway removes after it has asked
 	Known    []string // of Foreign and Client, the names that are in use, for front proxies that know no patterns
 }
 
@@ -116,12 +117,10 @@ func (a address) URL() string {
 }
 
 var functions = template.FuncMap{
-	"lower": strings.ToLower,
-	"join":  strings.Join,
-	"without": func(names []string, without ...string) []string {
-		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(without, n) })
-	},
-	"snake": func(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") },
+	"lower":   strings.ToLower,
+	"join":    strings.Join,
+	"without": without,
+	"snake":   func(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") },
 	"regexp": func(patterns []string) string {
 		var all []string
 		for _, p := range patterns {
@@ -130,6 +129,10 @@ var functions = template.FuncMap{
 		}
 		return strings.Join(all, "|")
 	},
+}
+
+func without(names []string, these ...string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(these, n) })
 }
 
 func describe(cfg *config.Config) view {
@@ -178,11 +181,15 @@ func describe(cfg *config.Config) view {
 			v.Known = append(v.Known, name)
 		}
 	}
-	// Envoy Gateway takes 64: then what we say ourselves, and what is said about the client, which stands at the end of known.
-	early := slices.Concat(v.Identity, v.Known)
-	v.Early = slices.DeleteFunc(early, func(n string) bool { return n == "Authorization" })
-	if over := len(v.Early) - 64; over > 0 {
-		v.Early = slices.Delete(v.Early, len(v.Identity), len(v.Identity)+over)
+	// A Gateway removes 16 after the question, and Envoy Gateway 64 before: there is room for what is most in use.
+	client := func(n string) bool { return !matches(v.Foreign, n) }
+	first := strings.Fields("X-Forwarded-For Forwarded X-Forwarded-Host X-Real-Ip")
+	v.Early = slices.Concat(without(v.Identity, "Authorization"), first, slices.DeleteFunc(slices.Clone(v.Known), client))
+	v.Early = v.Early[:min(len(v.Early), 64)]
+	for _, n := range v.Known {
+		if client(n) && len(v.Late) < 16 && !slices.Contains(first, n) && n != "X-Forwarded-Proto" {
+			v.Late = append(v.Late, n)
+		}
 	}
 	v.Asked = []string{"Cookie", "Accept", "Origin", "Upgrade", "Purpose", "Sec-Purpose", "X-Moz", "X-Purpose", "X-Requested-With",
 		"Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-Site", "Sec-Websocket-Key", "X-Forwarded-Proto", "X-Forwarded-For"}
@@ -204,8 +211,8 @@ func own(cfg *config.Config) []string {
 // siteOf is the site of a host, with the app that the configuration knows of.
 func siteOf(cfg *config.Config, name string) site {
 	s := site{Host: name, Name: name, App: address{HostPort: "127.0.0.1:3000"}}
-	if name == cfg.PublicURL.Hostname() {
-		s.Host = cfg.PublicURL.Host
+	if port := cfg.PublicURL.Port(); port != "" { // all are where public_url is
+		s.Host += ":" + port
 	}
 	up := cfg.Upstream
 	for _, r := range cfg.Routes {
@@ -244,29 +251,27 @@ func reach(a config.Addr) address {
 	return address{HostPort: net.JoinHostPort(host, port)}
 }
 
-// known are the headers in use that patterns of proxy.ForeignHeaders and proxy.ClientHeaders stand for.
+// known are the headers in use that the patterns of proxy.ForeignHeaders and proxy.ClientHeaders stand for: of each kind first
+// those by which apps decide most often, because some front proxies take only so many.
 var known = strings.Fields(`
-Remote-User Remote-Email Remote-Name Remote-Groups X-Remote-User X-Remote-Group X-Remote-Groups X-Remote-Email X-Remote-Name
-X-Webauth-User X-Webauth-Email X-Webauth-Name X-Webauth-Groups X-Webauth-Role X-Userinfo X-Grafana-Id
-X-Auth-Request-User X-Auth-Request-Email X-Auth-Request-Groups X-Auth-Request-Preferred-Username X-Auth-Request-Access-Token
-X-Auth-User X-Auth-Username X-Auth-Email X-Auth-Name X-Auth-Groups X-Auth-Roles
-X-Authenticated-User X-Authenticated-Userid X-Authenticated-Email X-Authenticated-Groups X-Authenticated-Scope
-X-Vouch-User X-Vouch-Token X-Vouch-Idp-Claims-Email X-Vouch-Idp-Claims-Groups
-X-Authentik-Username X-Authentik-Groups X-Authentik-Entitlements X-Authentik-Email X-Authentik-Name X-Authentik-Uid X-Authentik-Jwt
-X-Pomerium-Jwt-Assertion X-Pomerium-Claim-Email X-Pomerium-Claim-User X-Pomerium-Claim-Groups X-Pomerium-Claim-Name
-X-Goog-Authenticated-User-Id X-Goog-Authenticated-User-Email X-Goog-Iap-Jwt-Assertion
-Cf-Access-Authenticated-User-Email Cf-Access-Jwt-Assertion X-Amzn-Oidc-Identity X-Amzn-Oidc-Data X-Amzn-Oidc-Accesstoken
-X-Ms-Client-Principal X-Ms-Client-Principal-Id X-Ms-Client-Principal-Name X-Ms-Client-Principal-Idp X-Ms-Token-Aad-Id-Token X-Ms-Token-Aad-Access-Token
-Tailscale-User-Login Tailscale-User-Name Tailscale-User-Profile-Pic Oidc-Claim-Sub Oidc-Claim-Email Oidc-Claim-Preferred-Username Oidc-Claim-Groups
-Ssl-Client-Cert Ssl-Client-Verify Ssl-Client-Subject-Dn Ssl-Client-Issuer-Dn Ssl-Client-S-Dn X-Ssl-Client-Cert X-Ssl-Client-Verify X-Ssl-Client-S-Dn X-Ssl-Client-Cn
-X-Client-Cert X-Client-Cert-Dn X-Tls-Client-Cert Client-Cert Client-Cert-Chain
-Forwarded X-Forwarded X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Scheme X-Forwarded-Ssl
-X-Forwarded-Server X-Forwarded-Path X-Forwarded-Uri X-Forwarded-Method X-Forwarded-By X-Forwarded-User X-Forwarded-Email X-Forwarded-Groups
+Remote-User Remote-Email Remote-Name Remote-Groups X-Remote-User X-Remote-Group X-Remote-Groups X-Remote-Email X-Webauth-User X-Webauth-Email X-Webauth-Role
+X-Userinfo X-Grafana-Id X-Auth-Request-User X-Auth-Request-Email X-Auth-Request-Groups X-Auth-Request-Preferred-Username X-Auth-Request-Access-Token
+X-Auth-User X-Auth-Username X-Auth-Email X-Auth-Groups X-Auth-Roles X-Authenticated-User X-Authenticated-Userid X-Authenticated-Email X-Vouch-User
+X-Authentik-Username X-Authentik-Email X-Authentik-Groups X-Authentik-Uid X-Authentik-Jwt X-Pomerium-Jwt-Assertion X-Pomerium-Claim-Email X-Pomerium-Claim-Groups
+X-Goog-Authenticated-User-Id X-Goog-Authenticated-User-Email X-Goog-Iap-Jwt-Assertion Cf-Access-Authenticated-User-Email Cf-Access-Jwt-Assertion
+X-Amzn-Oidc-Identity X-Amzn-Oidc-Data X-Ms-Client-Principal X-Ms-Client-Principal-Id X-Ms-Client-Principal-Name Tailscale-User-Login Oidc-Claim-Sub Oidc-Claim-Email
+Ssl-Client-Cert Ssl-Client-Verify Ssl-Client-Subject-Dn Ssl-Client-S-Dn X-Ssl-Client-Cn X-Client-Cert Client-Cert
+X-Remote-Name X-Webauth-Name X-Webauth-Groups X-Auth-Name X-Authenticated-Groups X-Authenticated-Scope X-Vouch-Token X-Vouch-Idp-Claims-Email X-Vouch-Idp-Claims-Groups
+X-Authentik-Name X-Authentik-Entitlements X-Pomerium-Claim-User X-Pomerium-Claim-Name X-Amzn-Oidc-Accesstoken X-Ms-Client-Principal-Idp
+X-Ms-Token-Aad-Id-Token X-Ms-Token-Aad-Access-Token Tailscale-User-Name Tailscale-User-Profile-Pic Oidc-Claim-Preferred-Username Oidc-Claim-Groups
+Ssl-Client-Issuer-Dn X-Ssl-Client-Cert X-Ssl-Client-Verify X-Ssl-Client-S-Dn X-Client-Cert-Dn X-Tls-Client-Cert Client-Cert-Chain
+Forwarded X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Scheme X-Forwarded-Ssl
+X-Original-Url X-Rewrite-Url X-Original-Uri X-Http-Method-Override X-Http-Method X-Method-Override X-Forwarded-Server X-Client-Ip True-Client-Ip
+X-Forwarded-Uri X-Host X-Scheme X-Forwarded X-Forwarded-Path X-Forwarded-Method X-Forwarded-By X-Forwarded-User X-Forwarded-Email X-Forwarded-Groups
 X-Forwarded-Preferred-Username X-Forwarded-Access-Token X-Forwarded-Tls-Client-Cert X-Forwarded-Client-Cert
-X-Real-Ip X-Client-Ip X-Cluster-Client-Ip True-Client-Ip Client-Ip Proxy-Client-Ip Cf-Connecting-Ip Fastly-Client-Ip
-X-Host X-Scheme X-Url-Scheme Front-End-Https X-Sendfile-Type X-Accel-Mapping X-Middleware-Subrequest
-X-Original-Url X-Original-Uri X-Original-Method X-Original-Host X-Original-For X-Original-Proto X-Original-Forwarded-For X-Rewrite-Url X-Envoy-Original-Path
-X-Http-Method-Override X-Http-Method X-Method-Override Proxy
+X-Real-Ip X-Cluster-Client-Ip Client-Ip Proxy-Client-Ip Cf-Connecting-Ip Fastly-Client-Ip
+X-Url-Scheme Front-End-Https X-Sendfile-Type X-Accel-Mapping X-Middleware-Subrequest
+X-Original-Method X-Original-Host X-Original-For X-Original-Proto X-Original-Forwarded-For X-Envoy-Original-Path Proxy
 `)
 
 func matches(patterns []string, name string) bool {
