@@ -23,6 +23,7 @@ var fronts = []front{
 	{name: "nginx", title: "nginx", needs: "nginx", start: startNginx},
 	{name: "ingress-nginx", title: "ingress-nginx", needs: "nginx", start: startIngressNginx},
 	{name: "traefik", title: "Traefik", start: startTraefik},
+	{name: "old traefik", prints: "traefik", title: "Traefik before 3.7.13", start: startOldTraefik},
 	{name: "caddy", title: "Caddy", needs: "caddy", start: startCaddy},
 	{name: "haproxy", title: "HAProxy", needs: "haproxy", start: startHAProxy},
 	{name: "envoy", title: "Envoy", start: startEnvoy},
@@ -234,7 +235,7 @@ var holes = map[string]map[string]string{
 	"`X~Forwarded!User`":                             {"gateway-api": unseen},
 	"`X.Forwarded.User`, not signed in":              {"gateway-api": unseen},
 	"the same with dots":                             {"gateway-api": unseen},
-	"one that is in no list: `X-Authentik-Meta-Foo`": {"nginx": unlisted, "ingress-nginx": unlisted, "traefik": unlisted, "gateway-api": unlisted},
+	"one that is in no list: `X-Authentik-Meta-Foo`": {"nginx": unlisted, "ingress-nginx": unlisted, "traefik": unlisted, "old traefik": unlisted, "gateway-api": unlisted},
 	"`X-Forwarded-For`, `X-Real-IP`, `Forwarded`":    {"ingress-nginx": original},
 }
 
@@ -328,6 +329,8 @@ func (w *world) try(t *testing.T, r row) outcome {
 	}
 	dialect := w.front.name
 	switch dialect {
+	case "old traefik":
+		dialect = "traefik"
 	case "ingress-nginx":
 		dialect = "nginx"
 	case "gateway-api":

@@ -141,8 +141,31 @@ func answer(w http.ResponseWriter, a *http.Response, without ...string) {
 	io.Copy(w, a.Body)
 }
 
-// startTraefik is Traefik 3.7: pkg/middlewares/auth/forward.go, the headers middleware, forwardedheaders, and the entry point.
+// startTraefik is Traefik 3.7.13: the entry point (pkg/server/server_entrypoint_tcp.go, pkg/middlewares/forwardedheaders), and the
+// middlewares headers and forwardAuth (pkg/middlewares/headers, pkg/middlewares/auth/forward.go).
 func startTraefik(t *testing.T, w *world, printed string) {
+	w.traefik(t, printed, true)
+}
+
+// startOldTraefik is one that does not know aliasHeadersStrategy.
+func startOldTraefik(t *testing.T, w *world, printed string) {
+	w.traefik(t, printed, false)
+}
+
+// xHeaders are those that Traefik manages.
+var xHeaders = []string{"X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Uri", "X-Forwarded-Method",
+	"X-Forwarded-Prefix", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info", "X-Real-Ip"}
+
+func withoutXHeaders(h http.Header) {
+	for name := range h {
+		if slices.Contains(xHeaders, http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))) {
+			delete(h, name)
+		}
+	}
+}
+
+func (w *world) traefik(t *testing.T, printed string, aliases bool) {
+	t.Helper()
 	// The file provider makes a template of it.
 	var file bytes.Buffer
 	tmpl, err := template.New("").Funcs(template.FuncMap{"env": func(string) string { return secret }}).Parse(printed)
@@ -159,7 +182,9 @@ func startTraefik(t *testing.T, w *world, printed string) {
 	if entry.at("address").text() != ":"+w.port {
 		t.Fatalf("the entry point listens on %q", entry.at("address").text())
 	}
-	underscores := entry.at("http", "underscoreHeadersStrategy").text()
+	if entry.at("http", "aliasHeadersStrategy").text() != "delete" {
+		t.Fatal("the entry point does not delete aliases")
+	}
 
 	routers, _ := conf.at("http", "routers").v.(map[string]any)
 	middlewares := conf.at("http", "middlewares")
@@ -171,7 +196,6 @@ func startTraefik(t *testing.T, w *world, printed string) {
 		case m.at("headers").v != nil:
 			custom, _ := m.at("headers", "customRequestHeaders").v.(map[string]any)
 			handlers[name] = func(_ http.ResponseWriter, r *http.Request) bool {
-				withoutConnection(r.Header, true) // connectionheader.Remover
 				for name, value := range custom {
 					if value == "" {
 						r.Header.Del(name)
@@ -184,16 +208,13 @@ func startTraefik(t *testing.T, w *world, printed string) {
 		case m.at("forwardAuth").v != nil:
 			f := m.at("forwardAuth")
 			handlers[name] = func(w http.ResponseWriter, r *http.Request) bool {
-				withoutConnection(r.Header, true)
 				q, _ := http.NewRequestWithContext(r.Context(), "GET", f.at("address").text(), nil)
 				q.Header = r.Header.Clone()
 				for _, name := range append(hopByHop, "Content-Length") {
 					q.Header.Del(name)
 				}
-				for name := range q.Header { // trustForwardHeader: false
-					if strings.HasPrefix(name, "X-Forwarded-") {
-						q.Header.Del(name)
-					}
+				if f.at("trustForwardHeader").v == false {
+					withoutXHeaders(q.Header)
 				}
 				q.Header.Set("X-Forwarded-Method", r.Method)
 				q.Header.Set("X-Forwarded-Proto", "http")
@@ -240,23 +261,19 @@ func startTraefik(t *testing.T, w *world, printed string) {
 
 	w.listen(t, func(rw http.ResponseWriter, r *http.Request) {
 		for name := range r.Header {
-			if strings.Contains(name, "_") {
-				switch underscores {
-				case "delete":
-					delete(r.Header, name)
-				case "reject":
-					rw.WriteHeader(http.StatusBadRequest)
-					return
-				}
+			if aliases && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+				delete(r.Header, name)
 			}
 		}
-		for _, name := range []string{"Proto", "For", "Host", "Port", "Server", "Uri", "Method", "Prefix", "Tls-Client-Cert", "Tls-Client-Cert-Info"} {
-			r.Header.Del("X-Forwarded-" + name) // forwardedHeaders without trustedIPs
-		}
+		withoutXHeaders(r.Header) // forwardedHeaders without trustedIPs
 		r.Header.Set("X-Real-Ip", "127.0.0.1")
 		r.Header.Set("X-Forwarded-Proto", "http")
+		if r.Header.Get("Upgrade") != "" {
+			r.Header.Set("X-Forwarded-Proto", "ws")
+		}
 		r.Header.Set("X-Forwarded-Host", r.Host)
 		r.Header.Set("X-Forwarded-Port", w.port)
+		withoutConnection(r.Header, true)
 		r.URL = r.URL.JoinPath() // sanitizePath
 		host, _, _ := net.SplitHostPort(r.Host)
 		for _, one := range byPriority {
@@ -273,7 +290,6 @@ func startTraefik(t *testing.T, w *world, printed string) {
 				return
 			}
 			r.Header.Set("X-Forwarded-For", "127.0.0.1")
-			withoutConnection(r.Header, true)
 			forward(rw, r, conf.at("http", "services", one.services, "loadBalancer", "servers", 0, "url").text())
 			return
 		}

@@ -3,6 +3,7 @@ package frontproxies_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -72,6 +73,7 @@ func runTests(m *testing.M) int {
 // A front is a front proxy: start runs it, as print-config wrote it, until the test ends.
 type front struct {
 	name, title string
+	prints      string // its name to print-config, where that is another
 	needs       string // the program, "" where the test itself speaks as that front proxy does
 	trust       bool   // it cannot send a secret
 	start       func(t *testing.T, w *world, printed string)
@@ -139,7 +141,7 @@ forward_auth: {%s}
 	serve := w.process(t, nil, binary, "serve", "-config", config("served.yaml", "listen: unix:"+socket+"\n"))
 	waitFor(t, "authproxy", serve, func() bool { c, err := net.Dial("unix", socket); return err == nil && c.Close() == nil })
 	printing := config("config.yaml", "listen: "+w.gate.listener.Addr().String()+"\nupstream: "+w.app.server.URL+"\n")
-	printed, err := exec.Command(binary, "print-config", f.name, "-config", printing).Output()
+	printed, err := exec.Command(binary, "print-config", cmp.Or(f.prints, f.name), "-config", printing).Output()
 	if err != nil {
 		t.Fatalf("print-config %s: %v", f.name, err)
 	}
