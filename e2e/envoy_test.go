@@ -179,6 +179,7 @@ func TestEnvoyIsToldWhatToAnswer(t *testing.T) {
 		}), 403, codes.PermissionDenied},
 		{"an encoded slash", "/public/..%2fadmin", func(r *authv3.CheckRequest) { e.asAda(r) }, 403, codes.PermissionDenied},
 		{"no path", "", e.asAda, 403, codes.PermissionDenied},
+		{"no method", "/public", field(func(h *authv3.AttributeContext_HttpRequest) { h.Method = ""; delete(h.Headers, ":method") }), 403, codes.PermissionDenied},
 		{"no HTTP request", "/x", func(r *authv3.CheckRequest) { r.Attributes.Request = nil }, 403, codes.PermissionDenied},
 		{"a misspelt extension", "/public", extension("authproxy.audiense", "x"), 403, codes.PermissionDenied},
 		{"an extension that is nobody's", "/x", extension("other", "x"), 302, codes.Unauthenticated},

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -51,17 +52,17 @@ func (p *Proxy) challenge(x *exchange, rt *route, who visitor, d policy.Decision
 
 // asksFor asks the provider for the login that the route wants.
 func (rt *route) asksFor(req *oidc.AuthRequest) {
-	if rt.policy.MaxAuthAge > 0 {
-		req.MaxAge = max(rt.policy.MaxAuthAge, time.Second)
+	if age := max(rt.policy.MaxAuthAge, time.Second); rt.policy.MaxAuthAge > 0 && (req.MaxAge == 0 || age < req.MaxAge) {
+		req.MaxAge = age
 	}
-	req.ACR = rt.policy.ACR
+	req.ACR = cmp.Or(rt.policy.ACR, req.ACR)
 }
 
 // sendToLogin is what the client of a front proxy gets: it starts the login with us, because no cookie of this answer may reach
 // it. Which login the page needs is found out again there.
 func (p *Proxy) sendToLogin(x *exchange, d policy.Decision) error {
 	at := "/login?"
-	if p.opts.SignInPage && d.Remedy == policy.Login {
+	if p.opts.SignInPage && d.Remedy == policy.Login && p.opts.Prefix != "" { // at the root / is the app's
 		at = "/?"
 	}
 	return &redirect{http.StatusFound, p.origin + p.opts.Prefix + at + url.Values{"return_to": {p.returnToHere(x)}}.Encode(), d.Reason}
@@ -126,17 +127,23 @@ func (p *Proxy) bounce(x *exchange) error {
 // returnToHere is where a login that this request starts leads back to: a path, or a URL when the host is not that of
 // public_url.
 func (p *Proxy) returnToHere(x *exchange) string {
-	to := x.target.uri()
-	if len(to) > maxReturnTo {
-		to = x.target.raw
-	}
-	if len(to) > maxReturnTo {
-		to = "/"
-	}
+	origin := ""
 	if h := p.hosts[x.target.host]; h != nil && !h.public {
-		return h.origin + to
+		origin = h.origin
 	}
-	return to
+	fits := func(to string) bool {
+		n := len(origin) + len(to)
+		if x.asked != nil { // it goes into a header, of which front proxies take maxPass bytes
+			n = max(n, len(url.QueryEscape(origin+to))/2)
+		}
+		return n <= maxReturnTo
+	}
+	for _, to := range []string{x.target.uri(), x.target.raw} {
+		if fits(to) {
+			return origin + to
+		}
+	}
+	return origin + "/"
 }
 
 // signInPage is the page that stands before the provider.

@@ -19,10 +19,11 @@ import (
 
 // An exchange is one request on its way through, with what was found out about it for the answer and for the log.
 type exchange struct {
-	w     *recorder
-	r     *http.Request
-	id    string // of the request
-	begun time.Time
+	w      *recorder
+	r      *http.Request
+	method string // of the request that came to us
+	id     string // of the request
+	begun  time.Time
 
 	host   string     // canonical; what the client asked for
 	proto  string     // http or https, as the client spoke
@@ -72,7 +73,7 @@ const (
 )
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	return &exchange{w: &recorder{ResponseWriter: w, control: http.NewResponseController(w), streams: r.ProtoMajor > 1}, r: r, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
+	return &exchange{w: &recorder{ResponseWriter: w, control: http.NewResponseController(w), streams: r.ProtoMajor > 1}, r: r, method: r.Method, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
 }
 
 // decide notes the policy's decision.

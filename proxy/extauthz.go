@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -55,6 +56,8 @@ type grpcError struct {
 
 func (e *grpcError) Error() string { return e.text }
 
+var errNotTrusted = &grpcError{codePermissionDenied, "not a front proxy in forward_auth.trust, and without the secret"}
+
 const (
 	codeOK               = 0
 	codeInvalidArgument  = 3
@@ -77,6 +80,9 @@ func (p *Proxy) call(r *http.Request) ([]byte, error) {
 	if r.URL.Path != "/envoy.service.auth.v3.Authorization/Check" {
 		return nil, &grpcError{codeUnimplemented, "the only method is envoy.service.auth.v3.Authorization/Check"}
 	}
+	if p.opts.ForwardAuth == nil || p.opts.ForwardAuth.SharedSecret == "" && !p.mayAsk(r) { // who cannot show the secret in the message either
+		return nil, errNotTrusted
+	}
 	var head [5]byte // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: Compressed-Flag, Message-Length
 	if _, err := io.ReadFull(r.Body, head[:]); err != nil {
 		return nil, &grpcError{codeInvalidArgument, "there is no message"}
@@ -85,8 +91,8 @@ func (p *Proxy) call(r *http.Request) ([]byte, error) {
 	if head[0] != 0 || size > maxCheckRequest {
 		return nil, &grpcError{codeUnimplemented, "the message is compressed or too long"}
 	}
-	message := make([]byte, size)
-	if _, err := io.ReadFull(r.Body, message); err != nil {
+	message, err := io.ReadAll(io.LimitReader(r.Body, int64(size))) // which takes the memory of what really comes
+	if err != nil || len(message) < int(size) {
 		return nil, &grpcError{codeInvalidArgument, "the message ends early"}
 	}
 	c, err := parseCheckRequest(message)
@@ -111,7 +117,7 @@ var extAuthz = &dialect{name: "envoy over gRPC", removes: true}
 func (p *Proxy) check(r *http.Request, c *checkRequest) ([]byte, error) {
 	trusted := p.opts.ForwardAuth != nil && (p.mayAsk(r) || sameSecret(c.context[contextSecret], p.opts.ForwardAuth.SharedSecret))
 	if !trusted {
-		return nil, &grpcError{codePermissionDenied, "not a front proxy in forward_auth.trust, and without the secret"}
+		return nil, errNotTrusted
 	}
 	w := &heldAnswer{header: http.Header{}}
 	asking := (&http.Request{Method: http.MethodPost, URL: r.URL, RequestURI: r.RequestURI, Header: c.header, RemoteAddr: r.RemoteAddr, Body: http.NoBody}).WithContext(r.Context())
@@ -319,7 +325,7 @@ func (p *Proxy) okResponse(x *exchange, h http.Header) []byte {
 	p.hygiene.cookies.strip(rest)
 	switch cookies := rest["Cookie"]; {
 	case slices.Equal(cookies, x.r.Header["Cookie"]):
-	case len(cookies) == 0:
+	case len(cookies) == 0 || !utf8.ValidString(strings.Join(cookies, "; ")): // a protobuf string has no other bytes
 		remove = append(remove, "Cookie")
 	default:
 		ok = appendHeader(ok, 2, "Cookie", strings.Join(cookies, "; "))

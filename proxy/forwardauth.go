@@ -137,6 +137,7 @@ func (p *Proxy) verify(x *exchange, d *dialect) error {
 	if x.r.ContentLength != 0 && x.r.ProtoMajor == 1 { // some front proxies announce the client's body and do not send it
 		x.w.Header().Set("Connection", "close")
 	}
+	x.hurry()
 	if !p.mayAsk(x.r) {
 		return p.mayNotAsk()
 	}
@@ -260,6 +261,9 @@ func (p *Proxy) locateAsked(x *exchange, a asked) (target, error) {
 
 // checkAskedMethod does what net/http does with the methods of requests that come to us, and what locate does.
 func checkAskedMethod(method string) error {
+	if method == "" {
+		return errors.New("there is no method")
+	}
 	for i := range len(method) {
 		if c := method[i]; (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
 			return errors.New("the method has lower-case letters, or what no method has")
@@ -291,7 +295,7 @@ func (p *Proxy) pass(x *exchange, rt *route, who visitor) error {
 	if err != nil {
 		return err
 	}
-	h := x.w.Header()
+	h := http.Header{}
 	for _, name := range p.passes {
 		h[name] = []string{""}
 	}
@@ -299,18 +303,22 @@ func (p *Proxy) pass(x *exchange, rt *route, who visitor) error {
 		ident.set(h)
 	}
 	if name := p.misspelled(x.r.Header); name != "" && !x.asked.removes {
-		clear(h)
 		x.decision = decisionDeny
 		return p.badRequest(fmt.Errorf("the client sent %q, which apps take for a header that says who the user is, and the front proxy would pass it on", name))
 	}
 	if err := p.tooLarge(h, who); err != nil {
-		clear(h)
 		x.decision = decisionDeny
 		return err
 	}
+	maps.Copy(x.w.Header(), h)
+	h = x.w.Header()
 	if x.asked.removes {
-		if forged := p.forged(x.r.Header); forged != "" {
-			h[removeHeader] = []string{forged}
+		remove := p.forged(x.r.Header)
+		if ident != nil && ident.spent && !p.opts.Identity.AccessToken { // it was a credential for us, and is for nobody else
+			remove = append(remove, "authorization")
+		}
+		if len(remove) > 0 {
+			h[removeHeader] = []string{strings.Join(remove, ",")}
 		}
 	}
 	h["Cache-Control"] = []string{"no-store"}
@@ -366,16 +374,15 @@ func (p *Proxy) tooLarge(h http.Header, who visitor) error {
 		"the identity has %d bytes and front proxies take %d: what costs most is %s, with %d; %s", size, maxPass, worst, costs[worst], remedy)}
 }
 
-// forged names, with commas, the headers that would look to the app like our word, in spellings that the answer does not
+// forged names the headers that would look to the app like our word, in spellings that the answer does not
 // overwrite.
-func (p *Proxy) forged(header http.Header) string {
-	var names []string
+func (p *Proxy) forged(header http.Header) (names []string) {
 	for name := range header {
 		if p.hygiene.identity.has(name) && !p.overwrites(name) {
 			names = append(names, strings.ToLower(name))
 		}
 	}
-	return strings.Join(names, ",")
+	return names
 }
 
 // misspelled is a header that some apps take for one that says who the user is, in a spelling that nobody has a reason to send:

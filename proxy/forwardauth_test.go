@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"fmt"
 	"html"
 	"net/http"
@@ -248,6 +249,76 @@ func TestAnIdentityThatNoFrontProxyTakesIsRefused(t *testing.T) {
 		t.Errorf("the log says %q, want what is too large, and what to do", text)
 	}
 }
+
+// Assertions for one app must be no use at another: their audience is the host that was asked about, whatever we proxy to.
+func TestEachHostOfForwardAuthHasItsAudience(t *testing.T) {
+	w := newWorld(t, setup{https: true, domain: "test", options: func(o *proxy.Options) {
+		o.ForwardAuth = &proxy.ForwardAuth{Domains: []string{"one.test", "two.test"}}
+		o.Routes = []proxy.Route{{Path: "/named", Policy: &policy.Policy{SignedIn: true}, Audience: "https://named.test"}}
+	}})
+	b := w.signedIn(t, "ada")
+	for host, targets := range map[string]map[string]string{"one.test": {"/": "https://one.test", "/named": "https://named.test"}, "two.test": {"/": "https://two.test"}} {
+		for target, want := range targets {
+			_, path, described := frontProxies[1].ask("GET", host, target)
+			_, claims := opened(t, b.send("GET", path, "", described...).wants(t, 200).Header.Get("X-Authproxy-Assertion"))
+			if claims["aud"] != want {
+				t.Errorf("the assertion for %s%s is for %v, want %s", host, target, claims["aud"], want)
+			}
+		}
+	}
+}
+
+// A login that begins at a path which only a lenient app takes for the protected one asks for what that one wants: it would be
+// asked for again otherwise, and again.
+func TestAStepUpOfALenientPathEnds(t *testing.T) {
+	w := newWorld(t, asking(setup{}))
+	b := w.signedIn(t, "ada")
+	for target, want := range map[string]string{"/Fresh/x": "max_age", "/Strong": "acr_values"} {
+		w.clock.advance(time.Hour)
+		a := b.asks(frontProxies[1], "GET", target).wants(t, 302)
+		if q := b.navigate(a.Header.Get("Location")).to(t).Query(); q.Get(want) == "" {
+			t.Errorf("for %s the provider is asked %v, want %s", target, q, want)
+		}
+	}
+}
+
+func TestALoginForAFrontProxyDoesNotCircleAtTheRoot(t *testing.T) {
+	w := newWorld(t, asking(setup{options: func(o *proxy.Options) { o.Prefix, o.SignInPage = "", true }}))
+	b := w.newBrowser(t)
+	a := b.send("GET", "/verify/traefik", "", "X-Forwarded-Method", "GET", "X-Forwarded-Proto", "http", "X-Forwarded-Host", "app.test", "X-Forwarded-Uri", "/x", "Accept", acceptPages, "Sec-Fetch-Mode", "navigate").wants(t, 302)
+	if to := a.Header.Get("Location"); to != w.origin+"/login?return_to=%2Fx" {
+		t.Errorf("leads to %s", to)
+	}
+}
+
+// Front proxies ask by GET about a HEAD, and the other way round: the answer is to what they sent.
+func TestAnswersAboutAHEADAreWhole(t *testing.T) {
+	w := newWorld(t, asking(setup{}))
+	b := w.signedIn(t, "bob")
+	_, path, described := frontProxies[1].ask("HEAD", "app.test", "/admin")
+	page := b.send("GET", path, "", append(described, "Accept", acceptPages)...).wants(t, 403)
+	if n := page.Header.Get("Content-Length"); n != fmt.Sprint(len(page.body)) {
+		t.Errorf("Content-Length is %s and the body has %d bytes", n, len(page.body))
+	}
+}
+
+// nginx announces the client's body and does not send it (FWD-25).
+func TestABodyThatAFrontProxyDoesNotSendIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t, asking(setup{}))
+	for _, target := range []string{"/public/x", "/x", "/public/..%2fx"} {
+		c := w.dial(t)
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		began := time.Now()
+		fmt.Fprintf(c, "GET /auth/verify/nginx HTTP/1.1\r\nHost: authproxy\r\nContent-Length: 5\r\nX-Original-URL: http://app.test%s\r\nX-Original-Method: POST\r\n\r\n", target)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || !res.Close || time.Since(began) > bodyPatience {
+			t.Errorf("%s: %v, %v, after %s", target, res, err, time.Since(began))
+		}
+	}
+}
+
+// bodyPatience is how long we wait for a body that nobody wants.
+const bodyPatience = 4 * time.Second
 
 // RFC 6455 §10.2. Front proxies pass the key of the handshake on, and some of them not Upgrade.
 func TestAWebSocketOfAnotherSiteIsRefusedToFrontProxies(t *testing.T) {

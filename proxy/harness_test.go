@@ -109,6 +109,7 @@ func newWorld(t testing.TB, s setup) *world {
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetHTTP2(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: time.Minute}
 	w.addr = server.Listener.Addr().String()
 
 	client := devprovider.Client{ID: clientID, Secret: clientSecret, Callbacks: []string{w.origin + "/auth/callback"},

@@ -243,7 +243,7 @@ func (p *Proxy) loginWith(x *exchange, req oidc.AuthRequest) error {
 		to = q["target_link_uri"]
 	}
 	to = p.returnTo(to)
-	if rt := p.routeTo(to); rt != nil {
+	for _, rt := range p.routesTo(to) {
 		rt.asksFor(&req)
 	}
 	return p.startLogin(x, req, to)

@@ -124,7 +124,12 @@ func (p *Proxy) again(x *exchange) string {
 // page answers with a page.
 func (p *Proxy) page(x *exchange, status int, page pages.Page) {
 	p.begins(x)
-	pages.Write(x.w, x.r, status, page)
+	r := x.r
+	if r.Method != x.method { // that which a front proxy asks about; the answer is to its own request
+		r = new(*r)
+		r.Method = x.method
+	}
+	pages.Write(x.w, r, status, page)
 }
 
 // json answers with JSON that nobody stores.
@@ -140,7 +145,7 @@ func (p *Proxy) json(x *exchange, status int, v any) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	x.w.WriteHeader(status)
-	if x.r.Method != http.MethodHead {
+	if x.method != http.MethodHead {
 		x.w.Write(append(body, '\n'))
 	}
 }

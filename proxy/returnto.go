@@ -68,8 +68,8 @@ func (p *Proxy) returnTo(ref string) string {
 	return to
 }
 
-// routeTo is the route that will judge a navigation to what returnTo gave; nil when that is an endpoint of ours.
-func (p *Proxy) routeTo(to string) *route {
+// routesTo are the routes that will judge a navigation to what returnTo gave; none when that is an endpoint of ours.
+func (p *Proxy) routesTo(to string) []*route {
 	u, err := url.Parse(p.absolute(to))
 	if err != nil {
 		return nil
@@ -79,10 +79,15 @@ func (p *Proxy) routeTo(to string) *route {
 	if _, ours := p.ownEndpoint(path); ours || h == nil || err != nil {
 		return nil
 	}
-	if h.routes == nil {
-		return find(h.asked, path, http.MethodGet)
+	routes := h.routes
+	if routes == nil {
+		routes = h.asked
 	}
-	return find(h.routes, path, http.MethodGet)
+	rt := find(routes, path, http.MethodGet)
+	if also := p.lenient(routes, rt, path, http.MethodGet); also != nil {
+		return []*route{rt, also}
+	}
+	return []*route{rt}
 }
 
 // absolute makes a URL of what returnTo gave.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,7 +22,8 @@ type route struct {
 	policy          *policy.Policy
 	upstream        *upstream // nil: there is none
 	strip           int       // segments to take off the path
-	audience        string
+	audience        string    // of assertions
+	wanted          string    // the same, as the configuration has it for this route
 	unauthenticated string
 	folded          string // path without regard to case
 }
@@ -57,7 +59,7 @@ func (p *Proxy) buildRoutes() error {
 			u = u.withTimeout(r.Timeout)
 		}
 		rt := &route{name: r.Host + r.Path, path: r.Path, exact: r.Exact, methods: r.Methods, policy: r.Policy, upstream: u,
-			audience: p.audience(r.Audience, u), unauthenticated: r.Unauthenticated, folded: strings.ToLower(r.Path)}
+			audience: p.audience(r.Audience, u), wanted: r.Audience, unauthenticated: r.Unauthenticated, folded: strings.ToLower(r.Path)}
 		p.folds = p.folds || rt.folded != r.Path
 		if r.StripPrefix {
 			rt.strip = strings.Count(strings.TrimSuffix(r.Path, "/"), "/")
@@ -98,11 +100,11 @@ func (p *Proxy) buildRoutes() error {
 			h := at(name)
 			h.asked = of(name)
 			for i, rt := range h.asked {
-				if rt.audience == "" { // the front proxy knows the app, and we only what it is called
-					rt = new(*rt)
+				rt = new(*rt)
+				if rt.audience = cmp.Or(rt.wanted, p.opts.Identity.Audience); rt.audience == "" { // the front proxy knows the app, and we only what it is called
 					rt.audience = h.origin
-					h.asked[i] = rt
 				}
+				h.asked[i] = rt
 			}
 		}
 	}
@@ -161,20 +163,23 @@ func (p *Proxy) match(routes []*route, t target, method string) (*route, error) 
 // lenient is the route that an app which ignores the case of paths and a slash at their end takes the request for; nil when it
 // is the same one. Express and ASP.NET are such apps. What that route asks for is asked for as well.
 func (p *Proxy) lenient(routes []*route, rt *route, path, method string) *route {
-	plain := !p.folds && (len(path) == 1 || path[len(path)-1] != '/') && strings.IndexFunc(path, func(c rune) bool { return 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf }) < 0
+	plain := !p.folds && (len(path) == 1 || path[len(path)-1] != '/') &&
+		strings.IndexFunc(path, func(c rune) bool { return 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf || c == ';' || c == '%' }) < 0
 	if plain {
 		return nil
 	}
-	folded := strings.ToLower(path)
-	if len(folded) > 1 {
-		folded = strings.TrimSuffix(folded, "/")
-	}
-	for _, other := range routes {
-		if (folded == other.folded || !other.exact && below(folded, other.folded)) && other.serves(method) {
-			if other == rt {
-				return nil
+	for _, reading := range append(readings(path), path) {
+		folded := strings.ToLower(reading)
+		if len(folded) > 1 {
+			folded = strings.TrimSuffix(folded, "/")
+		}
+		for _, other := range routes {
+			if (folded == other.folded || !other.exact && below(folded, other.folded)) && other.serves(method) {
+				if other != rt {
+					return other
+				}
+				break
 			}
-			return other
 		}
 	}
 	return nil

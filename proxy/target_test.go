@@ -494,6 +494,7 @@ func TestAPathThatAppsTakeForAnotherNeedsBothPermissions(t *testing.T) {
 	}})
 	bob, ada := w.signedIn(t, "bob"), w.signedIn(t, "ada")
 	for path, want := range map[string]int{"/Admin/s": 403, "/ADMIN": 403, "/%41dmin/s": 403, "/root/": 403, "/ROOT/": 403, "/upper/x": 403, "/Upper/x": 403,
+		"/ADMIN;x": 403, "/Admin%3Bx": 403, "/ADMIN;x=1/y": 403,
 		"/X/y": 200, "/roots/": 200, "/x/": 200, "/Adminx": 200, "/root/below": 200} {
 		bob.send("GET", path, "").wants(t, want)
 		ada.send("GET", path, "").wants(t, 200)
