@@ -26,5 +26,5 @@ func (m *Manager) Alive(ctx context.Context, s *Session) (bool, error) {
 
 // Alive implements [Prober].
 func (c *CookieStore) Alive(_ context.Context, s *Session) (bool, error) {
-	return !c.endings.ended(s), nil
+	return !c.endings.ended(s, c.tagger), nil
 }

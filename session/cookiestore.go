@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"sync/atomic"
+	"crypto/rand"
 	"time"
 )
 
@@ -14,6 +14,7 @@ type CookieStore struct {
 	life    time.Duration
 	now     func() time.Time
 	opened  *opened
+	tagger  tagger
 	endings *endings
 }
 
@@ -22,7 +23,14 @@ func NewCookieStore(sealer *Sealer, cookie Cookie, life time.Duration, now func(
 	if now == nil {
 		now = time.Now
 	}
-	return &CookieStore{sealer, cookie, life, now, newOpened(new(atomic.Uint64)), newEndings(100_000)}
+	key := make([]byte, 32)
+	rand.Read(key)                     // never fails (crypto/rand)
+	t, err := newTagger([][]byte{key}) // labels are for this process alone
+	if err != nil {
+		panic(err) // there is a key
+	}
+	e := newEndings(maxEndings)
+	return &CookieStore{sealer, cookie, life, now, newOpened(&e.gen), t, e}
 }
 
 // purposeSession and purposeTicket keep the two kinds of session cookies apart.
@@ -68,14 +76,14 @@ func (c *CookieStore) Load(_ context.Context, value string) (*Session, string, e
 			return nil, "", ErrNone
 		}
 		s, err := decode(b)
-		if err != nil || c.endings.ended(s) {
+		if err != nil || c.endings.ended(s, c.tagger) {
 			return nil, "", ErrNone
 		}
 		h = c.opened.add(value, s, gen)
 	}
 	st := h.state.Load()
 	if h.checked.Load() != gen {
-		if c.endings.ended(st.session) {
+		if c.endings.ended(st.session, c.tagger) {
 			c.opened.forget(value, st.session)
 			return nil, "", ErrNone
 		}
@@ -85,9 +93,10 @@ func (c *CookieStore) Load(_ context.Context, value string) (*Session, string, e
 }
 
 // Save implements [Store]. Older values lead to the new session as long as the cache remembers them, so that requests that
-// are under way, or a browser that missed an answer, come along.
+// are under way, or a browser that missed an answer, come along. A session that is ended meanwhile stays so under the new
+// value: when it was begun does not change.
 func (c *CookieStore) Save(_ context.Context, value string, s *Session) (string, error) {
-	if c.endings.ended(s) {
+	if c.endings.ended(s, c.tagger) {
 		return "", ErrNone
 	}
 	current, err := c.seal(s)
@@ -102,11 +111,20 @@ func (c *CookieStore) Save(_ context.Context, value string, s *Session) (string,
 
 // End implements [Store].
 func (c *CookieStore) End(_ context.Context, sel Selector) error {
-	now := c.now()
-	c.endings.add(sel, now, now.Add(c.life))
-	c.opened.gen.Add(1)
+	n := ending{at: c.now().UnixMilli()}
+	if sel.All {
+		n.floor = n.at
+	} else if l, ok := c.tagger.label(sel); ok {
+		n.label = l
+	} else {
+		return nil
+	}
+	c.endings.add(n, c.oldest())
 	return nil
 }
+
+// oldest is from when on endings are needed: sessions begun before have expired, also where clocks differ.
+func (c *CookieStore) oldest() int64 { return c.now().Add(-c.life - indexLeeway).UnixMilli() }
 
 // Reopen implements [Reopener]: which sessions were ended is remembered on.
 func (c *CookieStore) Reopen(sealer *Sealer, _ [][]byte, cookie Cookie, _, life time.Duration) (Store, error) {
@@ -114,7 +132,7 @@ func (c *CookieStore) Reopen(sealer *Sealer, _ [][]byte, cookie Cookie, _, life 
 	if sealer.id != c.sealer.id || cookie != c.cookie {
 		opened = newOpened(c.opened.gen)
 	}
-	return &CookieStore{sealer, cookie, life, c.now, opened, c.endings}, nil
+	return &CookieStore{sealer, cookie, life, c.now, opened, c.tagger, c.endings}, nil
 }
 
 // Ping implements [Store]; there is nothing to reach.

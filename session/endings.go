@@ -3,72 +3,83 @@ package session
 import (
 	"container/list"
 	"sync"
-	"time"
+	"sync/atomic"
 )
 
-// endings remembers which sessions were ended before their time, for stores that cannot delete them. It is bounded: when
-// it is full, the oldest ending is replaced by a floor, and sessions begun before the floor count as ended. So a flood of
-// logouts can make people sign in again, but it never brings an ended session back.
-type endings struct {
-	mu    sync.RWMutex
-	limit int
-	at    map[Selector]*list.Element // of *ending
-	order *list.List                 // oldest first
-	floor time.Time
+// maxEndings bounds the list of endings.
+const maxEndings = 100_000
+
+// An ending says that sessions were ended: those of the label that were begun until at, and all that were begun until floor.
+// Times are Unix milliseconds, as those of sessions are. An ending without a label has a floor only.
+type ending struct {
+	label     label
+	at, floor int64
 }
 
-type ending struct {
-	sel    Selector
-	at     time.Time // sessions begun until then are ended
-	forget time.Time // when each of them has expired anyway
+// endings remembers which sessions were ended before their time, for stores that cannot delete them. It is bounded, and what
+// it drops raises its floor. So a flood of logouts can make people sign in again, but nothing brings an ended session back.
+type endings struct {
+	gen   atomic.Uint64 // grows with every ending
+	limit int
+
+	mu    sync.RWMutex
+	at    map[label]*list.Element // of ending
+	order *list.List              // oldest first
+	floor int64
 }
 
 func newEndings(limit int) *endings {
-	return &endings{limit: limit, at: map[Selector]*list.Element{}, order: list.New()}
+	return &endings{limit: limit, at: map[label]*list.Element{}, order: list.New()}
 }
 
-// add ends the sessions that match sel and were begun until now. They would have expired by forget.
-func (e *endings) add(sel Selector, now, forget time.Time) {
+// add remembers n. Endings from before oldest may be dropped: all sessions begun until then have expired.
+func (e *endings) add(n ending, oldest int64) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if old, ok := e.at[sel]; ok {
-		e.drop(old)
-	}
-	for front := e.order.Front(); front != nil && front.Value.(*ending).forget.Before(now); front = e.order.Front() {
-		e.drop(front)
-	}
-	if e.order.Len() >= e.limit {
-		oldest := e.order.Front()
-		if at := oldest.Value.(*ending).at; at.After(e.floor) {
-			e.floor = at
+	e.floor = max(e.floor, n.floor)
+	if n.label != (label{}) {
+		if old, ok := e.at[n.label]; ok {
+			n.at = max(n.at, old.Value.(ending).at)
+			e.order.Remove(old)
 		}
-		e.drop(oldest)
+		for front := e.order.Front(); front != nil; front = e.order.Front() {
+			first := front.Value.(ending)
+			if e.order.Len() < e.limit && first.at >= oldest {
+				break
+			}
+			e.floor = max(e.floor, first.at)
+			e.order.Remove(front)
+			delete(e.at, first.label)
+		}
+		e.at[n.label] = e.order.PushBack(n)
 	}
-	e.at[sel] = e.order.PushBack(&ending{sel, now, forget})
-}
-
-// drop is called with mu held.
-func (e *endings) drop(el *list.Element) {
-	delete(e.at, el.Value.(*ending).sel)
-	e.order.Remove(el)
+	e.mu.Unlock()
+	e.gen.Add(1)
 }
 
 // ended says whether s was ended.
-func (e *endings) ended(s *Session) bool {
+func (e *endings) ended(s *Session, t tagger) bool {
+	var labels []sessionLabel
+	if !e.empty() {
+		labels = t.labels(s)
+	}
+	created := s.Created.UnixMilli()
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if !e.floor.IsZero() && !s.Created.After(e.floor) {
+	if created <= e.floor {
 		return true
 	}
-	if len(e.at) == 0 {
-		return false
-	}
-	iss, sub, sid := s.Identity.Issuer, s.Identity.Subject, s.ProviderSID
-	for _, sel := range [...]Selector{{All: true}, {ID: s.ID}, {Issuer: iss, Subject: sub}, {Issuer: iss, ProviderSID: sid}, {Issuer: iss, Subject: sub, ProviderSID: sid}} {
+	for _, l := range labels {
 		// An ID is of one session, whatever the clock said when it began.
-		if el, ok := e.at[sel]; ok && sel.matches(s) && (sel.ID != "" || !s.Created.After(el.Value.(*ending).at)) {
+		if el, ok := e.at[l.label]; ok && (l.ofID || created <= el.Value.(ending).at) {
 			return true
 		}
 	}
 	return false
+}
+
+// empty says that there are no endings with labels.
+func (e *endings) empty() bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return len(e.at) == 0
 }

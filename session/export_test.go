@@ -2,11 +2,8 @@ package session
 
 import (
 	"fmt"
-	"time"
 
 	"go.etcd.io/bbolt"
-
-	"authproxy/identity"
 )
 
 // Encode and Decode are the codec.
@@ -22,16 +19,15 @@ var (
 	Decode = decode
 )
 
-// Endings is the bounded list of endings.
-type Endings struct{ *endings }
-
-func NewEndings(limit int) Endings                        { return Endings{newEndings(limit)} }
-func (e Endings) Add(sel Selector, now, forget time.Time) { e.add(sel, now, forget) }
-func (e Endings) Ended(s *Session) bool                   { return e.ended(s) }
-func (e Endings) Len() int                                { return e.order.Len() }
-func Made(id string, created time.Time) *Session {
-	return &Session{ID: id, Created: created, Identity: &identity.Identity{Issuer: "i", Subject: "s"}}
+// Endings is how many endings are remembered.
+func (c *CookieStore) Endings() int {
+	c.endings.mu.RLock()
+	defer c.endings.mu.RUnlock()
+	return c.endings.order.Len()
 }
+
+// Bound bounds how many there may be.
+func (c *CookieStore) Bound(limit int) { c.endings.limit = limit }
 
 // Rows counts the sessions in the file, and fails on an index that does not fit.
 func (f *FileStore) Rows() (n int) {

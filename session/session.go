@@ -90,20 +90,6 @@ type Selector struct {
 	ProviderSID string // those of one session at the provider
 }
 
-// matches says whether s is selected.
-func (sel Selector) matches(s *Session) bool {
-	if sel.All {
-		return true
-	}
-	if sel.ID == "" && sel.Subject == "" && sel.ProviderSID == "" {
-		return false
-	}
-	return (sel.ID == "" || sel.ID == s.ID) &&
-		(sel.Issuer == "" || sel.Issuer == s.Identity.Issuer) &&
-		(sel.Subject == "" || sel.Subject == s.Identity.Subject) &&
-		(sel.ProviderSID == "" || sel.ProviderSID == s.ProviderSID)
-}
-
 // A Store keeps sessions. Every method is safe for concurrent use and does not keep what it was given. Stores do not judge
 // lifetimes, but they may forget a session after its Expires.
 type Store interface {

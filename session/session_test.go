@@ -255,31 +255,6 @@ func TestAFailingFileIsNotNobody(t *testing.T) {
 	}
 }
 
-// DOS-13: a flood of logouts is bounded, and it never brings an ended session back.
-func TestEndingsAreBoundedAndFailClosed(t *testing.T) {
-	clock := storetest.NewClock()
-	e := session.NewEndings(3)
-	var ended []*session.Session
-	for i := range 5 {
-		s := session.Made(fmt.Sprint("id-", i), clock.Now())
-		clock.Advance(time.Second)
-		e.Add(session.Selector{ID: s.ID}, clock.Now(), clock.Now().Add(time.Hour))
-		ended = append(ended, s)
-	}
-	for _, s := range ended {
-		if !e.Ended(s) {
-			t.Errorf("%s is alive again", s.ID)
-		}
-	}
-	if n := e.Len(); n > 3 {
-		t.Errorf("%d endings are kept, want 3 at most", n)
-	}
-	clock.Advance(time.Second)
-	if e.Ended(session.Made("new", clock.Now())) {
-		t.Error("a session begun after the flood is ended")
-	}
-}
-
 // The cache gives a session only to who has its whole value, and stays within its bounds.
 func TestTheCacheIsBounded(t *testing.T) {
 	cost, limit := session.CacheCost(50_000, 1000)

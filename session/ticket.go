@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 
@@ -87,9 +88,15 @@ func (t ticket) decrypt(sealed []byte) (*Session, error) {
 }
 
 // A tagger makes the marks by which a store finds the sessions of a user without knowing whose they are.
-type tagger struct{ keys [][]byte } // the first marks, all find
+type tagger struct {
+	keys  [][]byte // the first marks, all find
+	names []keyName
+}
 
 type tag [16]byte
+
+// A keyName tells a key from others without giving it away.
+type keyName [4]byte
 
 func newTagger(sessionKeys [][]byte) (tagger, error) {
 	var t tagger
@@ -98,7 +105,8 @@ func newTagger(sessionKeys [][]byte) (tagger, error) {
 		if err != nil {
 			return tagger{}, err
 		}
-		t.keys = append(t.keys, derived)
+		name := mark(derived, 'k')
+		t.keys, t.names = append(t.keys, derived), append(t.names, keyName(name[1:]))
 	}
 	if len(t.keys) == 0 {
 		return tagger{}, errors.New("session: no key")
@@ -123,8 +131,9 @@ func mark(key []byte, kind byte, parts ...string) (t tag) {
 }
 
 // of are the tags of a session: of itself, of its user and of its session at the provider.
-func (t tagger) of(s *Session) [3]tag {
-	k := t.keys[0]
+func (t tagger) of(s *Session) [3]tag { return tagsOf(t.keys[0], s) }
+
+func tagsOf(k []byte, s *Session) [3]tag {
 	return [3]tag{
 		mark(k, 'i', s.ID),
 		mark(k, 'u', s.Identity.Issuer, s.Identity.Subject),
@@ -148,6 +157,52 @@ func (t tagger) sought(sel Selector) (all [][]tag) {
 		if len(tags) > 0 {
 			all = append(all, tags)
 		}
+	}
+	return all
+}
+
+// A label stands for a selector where nobody may know whom it selects: the name of a key, and the tags by that key that a
+// session must have to be selected, folded into one.
+type label [len(keyName{}) + len(tag{})]byte
+
+func newLabel(key keyName, tags ...tag) (l label) {
+	folded := l[copy(l[:], key[:]):]
+	for _, t := range tags {
+		subtle.XORBytes(folded, folded, t[:])
+	}
+	return l
+}
+
+// label is the label of sel; ok is false when sel selects nothing.
+func (t tagger) label(sel Selector) (l label, ok bool) {
+	sought := t.sought(sel)
+	if len(sought) == 0 {
+		return label{}, false
+	}
+	return newLabel(t.names[0], sought[0]...), true
+}
+
+// A sessionLabel is the label of a selector that selects a session.
+type sessionLabel struct {
+	label
+	ofID bool // the selector has the session's ID
+}
+
+// labels are those of all selectors that select s.
+func (t tagger) labels(s *Session) (all []sessionLabel) {
+	for i, k := range t.keys {
+		tags := tagsOf(k, s)
+		id, user, provider := tags[0], tags[1], tags[2]
+		add := func(ofID bool, tags ...tag) {
+			all = append(all, sessionLabel{newLabel(t.names[i], tags...), ofID})
+		}
+		add(true, id)
+		add(true, id, user)
+		add(true, id, provider)
+		add(true, id, user, provider)
+		add(false, user)
+		add(false, provider)
+		add(false, user, provider)
 	}
 	return all
 }
