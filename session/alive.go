@@ -26,5 +26,8 @@ func (m *Manager) Alive(ctx context.Context, s *Session) (bool, error) {
 
 // Alive implements [Prober].
 func (c *CookieStore) Alive(_ context.Context, s *Session) (bool, error) {
+	if err := c.fresh(); err != nil {
+		return false, err
+	}
 	return !c.endings.ended(s, c.tagger), nil
 }

@@ -16,13 +16,16 @@ import (
 func TestAliveKnowsASessionWithoutItsValue(t *testing.T) {
 	clock, server := storetest.NewClock(), startRedis(t)
 	stores := map[string]func(t *testing.T) session.Store{
-		"cookie": func(t *testing.T) session.Store {
+		"cookie store": func(t *testing.T) session.Store {
 			return session.NewCookieStore(sealer(t, keys[0]), cookie, 24*time.Hour, clock.Now)
 		},
-		"file": func(t *testing.T) session.Store {
+		"cookie store with a file": func(t *testing.T) session.Store {
+			return withFile(t, filepath.Join(t.TempDir(), "endings.db"), nil, clock.Now, keys[0])
+		},
+		"file store": func(t *testing.T) session.Store {
 			return fileStore(t, filepath.Join(t.TempDir(), "sessions.db"), clock.Now, keys[0])
 		},
-		"redis": func(t *testing.T) session.Store {
+		"redis store": func(t *testing.T) session.Store {
 			return redisStore(t, session.RedisOptions{URL: server.url()}, clock.Now, keys[0])
 		},
 	}
@@ -60,7 +63,7 @@ func TestAliveKnowsASessionWithoutItsValue(t *testing.T) {
 		}, false},
 	} {
 		for store, open := range stores {
-			t.Run(row.name+", "+store+" store", func(t *testing.T) {
+			t.Run(row.name+", "+store, func(t *testing.T) {
 				m := session.NewManager(open(t), cookie, time.Hour, 24*time.Hour)
 				m.Now = clock.Now
 				defer m.Close()

@@ -2,11 +2,13 @@ package session
 
 import (
 	"container/list"
+	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// maxEndings bounds the list of endings.
+// maxEndings bounds the list of endings, in memory and wherever else it is kept.
 const maxEndings = 100_000
 
 // An ending says that sessions were ended: those of the label that were begun until at, and all that were begun until floor.
@@ -25,11 +27,12 @@ type endings struct {
 	mu    sync.RWMutex
 	at    map[label]*list.Element // of ending
 	order *list.List              // oldest first
+	keys  map[keyName]int64       // when something was last ended under a label of that key
 	floor int64
 }
 
 func newEndings(limit int) *endings {
-	return &endings{limit: limit, at: map[label]*list.Element{}, order: list.New()}
+	return &endings{limit: limit, at: map[label]*list.Element{}, order: list.New(), keys: map[keyName]int64{}}
 }
 
 // add remembers n. Endings from before oldest may be dropped: all sessions begun until then have expired.
@@ -51,12 +54,13 @@ func (e *endings) add(n ending, oldest int64) {
 			delete(e.at, first.label)
 		}
 		e.at[n.label] = e.order.PushBack(n)
+		e.keys[n.label.key()] = max(e.keys[n.label.key()], n.at)
 	}
 	e.mu.Unlock()
 	e.gen.Add(1)
 }
 
-// ended says whether s was ended.
+// ended says whether s was ended. Under a label of a key that t lacks it may be anybody's session that was.
 func (e *endings) ended(s *Session, t tagger) bool {
 	var labels []sessionLabel
 	if !e.empty() {
@@ -65,7 +69,7 @@ func (e *endings) ended(s *Session, t tagger) bool {
 	created := s.Created.UnixMilli()
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if created <= e.floor {
+	if created <= max(e.floor, e.unread(t)) {
 		return true
 	}
 	for _, l := range labels {
@@ -83,3 +87,34 @@ func (e *endings) empty() bool {
 	defer e.mu.RUnlock()
 	return len(e.at) == 0
 }
+
+// unread is when something was last ended under a label of a key that t lacks. It is called with mu held.
+func (e *endings) unread(t tagger) (last int64) {
+	for key, at := range e.keys {
+		if !t.has(key) {
+			last = max(last, at)
+		}
+	}
+	return last
+}
+
+// An endingsLog keeps endings where they outlive this process, and may have those of others.
+type endingsLog interface {
+	// append returns nil when n is kept for good. Endings from before oldest may be dropped.
+	append(ctx context.Context, n ending, oldest int64) error
+
+	// fresh returns nil when the endings in memory are those of the log.
+	fresh() error
+
+	ping(ctx context.Context) error
+	close() error
+}
+
+// An endingsLog is bounded as endings are, and each of its entries has the floor of the time when it was written: the last one
+// has that of the log. Of a log that is not there nobody knows what was in it: it begins with an entry that ends all sessions
+// begun before.
+func firstEnding(now time.Time) ending {
+	return ending{at: now.UnixMilli(), floor: now.UnixMilli() - 1}
+}
+
+const newLog = "session store: a new list of ended sessions was begun, because there was none; whoever signed in before must sign in again"

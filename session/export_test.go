@@ -29,6 +29,9 @@ func (c *CookieStore) Endings() int {
 // Bound bounds how many there may be.
 func (c *CookieStore) Bound(limit int) { c.endings.limit = limit }
 
+// Heard makes what is opened doubtful, as an ending does.
+func (c *CookieStore) Heard() { c.endings.gen.Add(1) }
+
 // Rows counts the sessions in the file, and fails on an index that does not fit.
 func (f *FileStore) Rows() (n int) {
 	f.db.View(func(tx *bbolt.Tx) error {

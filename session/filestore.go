@@ -47,7 +47,7 @@ type header struct {
 var headerSize = binary.Size(header{})
 
 // ErrFileInUse says that another process has the file of a FileStore open.
-var ErrFileInUse = errors.New("another process has it open; the file store is for one process, use redis for several")
+var ErrFileInUse = errors.New("another process has it open; a file is for one process, use redis for several")
 
 // OpenFileStore opens or creates the file, readable by its owner only, in a directory that is there. Sessions unused for idle are swept from it every
 // minute. A nil now means time.Now. The error is ErrFileInUse when another process has the file
@@ -64,24 +64,9 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 	if err != nil {
 		return nil, err
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("session store %s: %w", path, ErrFileInUse)
-	}
+	db, err := openFile(path, bucketSessions, bucketIndex)
 	if err != nil {
-		return nil, fmt.Errorf("session store %s: %w", path, err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketSessions, bucketIndex} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("session store %s: %w", path, err)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle, now: now, db: db, opened: newOpened(new(atomic.Uint64)), swept: new(sync.WaitGroup), stop: cancel}
@@ -98,6 +83,30 @@ func OpenFileStore(path string, sealer *Sealer, keys [][]byte, cookie Cookie, id
 		}
 	})
 	return f, nil
+}
+
+// openFile opens or creates a file with these buckets, readable by its owner only, in a directory that is there.
+func openFile(path string, buckets ...[]byte) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("session store %s: %w", path, ErrFileInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("session store %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("session store %s: %w", path, err)
+	}
+	return db, nil
 }
 
 // put writes a session's row and index within a transaction.

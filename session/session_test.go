@@ -89,8 +89,9 @@ func TestASessionThatDoesNotFitNamesWhatCostsMost(t *testing.T) {
 
 func TestKeysRotateWithoutLogouts(t *testing.T) {
 	clock := storetest.NewClock()
-	path := filepath.Join(t.TempDir(), "s.db")
+	path, endings := filepath.Join(t.TempDir(), "s.db"), filepath.Join(t.TempDir(), "e.db")
 	for name, open := range map[string]func(keys ...[]byte) session.Store{
+		"cookie, with a file": func(keys ...[]byte) session.Store { return withFile(t, endings, nil, clock.Now, keys...) },
 		"cookie": func(keys ...[]byte) session.Store {
 			return session.NewCookieStore(sealer(t, keys...), cookie, 24*time.Hour, clock.Now)
 		},
@@ -126,7 +127,7 @@ func TestKeysRotateWithoutLogouts(t *testing.T) {
 			if err := m.End(t.Context(), session.Selector{Issuer: "https://op.test/", Subject: "ada"}); err != nil {
 				t.Fatal(err)
 			}
-			if name == "cookie" {
+			if strings.HasPrefix(name, "cookie") {
 				if _, _, err := m.Find(t.Context(), renewed.Value, true); !errors.Is(err, session.ErrNone) {
 					t.Errorf("after the logout: %v, want ErrNone", err)
 				}

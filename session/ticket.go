@@ -10,6 +10,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"authproxy/identity"
 )
@@ -114,6 +115,9 @@ func newTagger(sessionKeys [][]byte) (tagger, error) {
 	return t, nil
 }
 
+// has says whether t has the key of that name.
+func (t tagger) has(name keyName) bool { return slices.Contains(t.names, name) }
+
 // mark is the tag of a list of texts of one kind under a key: the kind, then a MAC. Lengths go in, so that no two lists
 // look alike.
 func mark(key []byte, kind byte, parts ...string) (t tag) {
@@ -164,6 +168,8 @@ func (t tagger) sought(sel Selector) (all [][]tag) {
 // A label stands for a selector where nobody may know whom it selects: the name of a key, and the tags by that key that a
 // session must have to be selected, folded into one.
 type label [len(keyName{}) + len(tag{})]byte
+
+func (l label) key() keyName { return keyName(l[:]) }
 
 func newLabel(key keyName, tags ...tag) (l label) {
 	folded := l[copy(l[:], key[:]):]
