@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -21,6 +22,9 @@ func TestAliveKnowsASessionWithoutItsValue(t *testing.T) {
 		},
 		"cookie store with a file": func(t *testing.T) session.Store {
 			return withFile(t, filepath.Join(t.TempDir(), "endings.db"), nil, clock.Now, keys[0])
+		},
+		"cookie store with redis": func(t *testing.T) session.Store {
+			return withRedis(t, session.RedisOptions{URL: server.url(), Prefix: rand.Text() + ":"}, clock.Now, keys[0])
 		},
 		"file store": func(t *testing.T) session.Store {
 			return fileStore(t, filepath.Join(t.TempDir(), "sessions.db"), clock.Now, keys[0])

@@ -9,7 +9,8 @@ import (
 )
 
 // A CookieStore keeps nothing: the sealed session is the cookie's value. What it must remember is which sessions were
-// ended before their time: in memory, and with a log in a file too, so that a restart does not forget it.
+// ended before their time: in memory, and with a log in a file or in Redis too, so that a restart does not forget it and
+// other replicas obey it.
 type CookieStore struct {
 	sealer  *Sealer
 	cookie  Cookie

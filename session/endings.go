@@ -60,6 +60,21 @@ func (e *endings) add(n ending, oldest int64) {
 	e.gen.Add(1)
 }
 
+// since returns the endings of sessions that were begun after floor.
+func (e *endings) since(floor int64) (all []ending) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.floor > floor {
+		all = append(all, ending{at: e.floor, floor: e.floor})
+	}
+	for el := e.order.Front(); el != nil; el = el.Next() {
+		if n := el.Value.(ending); n.at > floor {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
 // ended says whether s was ended. Under a label of a key that t lacks it may be anybody's session that was.
 func (e *endings) ended(s *Session, t tagger) bool {
 	var labels []sessionLabel

@@ -33,8 +33,8 @@ const (
 	redisAgain  = 100 * time.Millisecond // after which a failed call is not tried again
 )
 
-// A redisLink is the connection to Redis, with what it tells about sessions that were read through it: Redis reports every
-// change of a session to us (CLIENT TRACKING, broadcasting). Where a managed Redis refuses that, tracked is false.
+// A redisLink is the connection to Redis, with what it tells about keys that were read through it: Redis reports every change
+// of theirs to us (CLIENT TRACKING, broadcasting). Where a managed Redis refuses that, tracked is false.
 type redisLink struct {
 	opt     rueidis.ClientOption
 	log     *slog.Logger
@@ -49,14 +49,14 @@ type redisLink struct {
 	mu    sync.Mutex
 	conns atomic.Pointer[[]*redisConn] // those that were heard from and are not closed; replaced under mu
 
-	// A change of a session increments the count in its slot; whatever makes us miss changes increments epoch. Slots are
-	// shared: a change makes us ask again for a few other sessions too.
+	// A change of a key increments the count in its slot; whatever makes us miss changes increments epoch. Slots are shared: a
+	// change makes us ask again for a few other keys too.
 	seed  maphash.Seed
 	epoch atomic.Uint64
 	slots [1 << 18]atomic.Uint32
 }
 
-// A moment says how often sessions had changed when something was asked.
+// A moment says how often keys had changed when something was asked.
 type moment struct {
 	slot, changes uint32
 	epoch         uint64        // from 1: the zero moment is never current
@@ -172,8 +172,9 @@ func (l *redisLink) dial(ctx context.Context, addr string, d *net.Dialer, conf *
 	return t, nil
 }
 
-// openRedisLink returns once the first attempt to connect has succeeded or failed. It goes on in the background.
-func openRedisLink(opts RedisOptions) (*redisLink, error) {
+// openRedisLink returns once the first attempt to connect has succeeded or failed. It goes on in the background. It is told of
+// changes of the keys that begin with prefix.
+func openRedisLink(opts RedisOptions, prefix string) (*redisLink, error) {
 	opt, err := parseRedisURL(opts.URL)
 	if err != nil {
 		return nil, err
@@ -191,7 +192,7 @@ func openRedisLink(opts RedisOptions) (*redisLink, error) {
 	opt.ClientSetInfo = rueidis.DisableClientSetInfo
 	opt.PipelineMultiplex = -1 // one connection to each server: commands are pipelined, and reports come once
 	opt.DisableRetry = true
-	opt.ClientTrackingOptions = []string{"BCAST", "PREFIX", opts.Prefix + "s:"}
+	opt.ClientTrackingOptions = []string{"BCAST", "PREFIX", prefix}
 	opt.OnInvalidations = func(keys []rueidis.RedisMessage) {
 		if keys == nil { // everything was deleted, or a connection was lost
 			l.changedAll()
@@ -219,7 +220,7 @@ func (l *redisLink) connect(ctx context.Context, tried func()) {
 	for delay := 50 * time.Millisecond; ctx.Err() == nil; delay = min(2*delay, redisCall) {
 		client, err := rueidis.NewClient(l.opt)
 		if errors.Is(err, rueidis.ErrNoCache) && !l.opt.DisableCache {
-			l.log.Warn("session store: Redis does not report changes to us (CLIENT TRACKING); sessions are asked for again after max_staleness", "error", err.Error())
+			l.log.Warn("session store: Redis does not report changes to us (CLIENT TRACKING); it is asked again after max_staleness", "error", err.Error())
 			l.opt.DisableCache = true
 			continue
 		}
@@ -244,7 +245,7 @@ func (l *redisLink) connect(ctx context.Context, tried func()) {
 }
 
 // warnOfEviction tells the operator when Redis may drop keys: an index without some of its entries finds not all sessions
-// that a logout is to end.
+// that a logout is to end, and without the list of endings everybody must sign in again.
 func (l *redisLink) warnOfEviction(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, redisCall)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// RedisOptions says where a RedisStore keeps sessions and how it uses them.
+// RedisOptions says where a RedisStore keeps sessions, or a CookieStore what it knows of them, and how they use it.
 type RedisOptions struct {
 	// URL is redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or unix:///PATH. Several hosts, separated by
 	// commas, are a cluster; with the option ?master_set=NAME they are Sentinels, which may have credentials of their own
@@ -89,7 +89,7 @@ func OpenRedisStore(opts RedisOptions, sealer *Sealer, keys [][]byte, cookie Coo
 	if err != nil {
 		return nil, err
 	}
-	if r.link, err = openRedisLink(opts); err != nil {
+	if r.link, err = openRedisLink(opts, opts.Prefix+"s:"); err != nil {
 		return nil, err
 	}
 	return r, nil
