@@ -393,6 +393,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"cookie.domain with a dot in front", "session:\n  cookie: {domain: .example.com}", "session.cookie.domain", "write example.com"},
 		{"cookie name with our prefix", "session:\n  cookie: {name: __Host-a}", "session.cookie.name", "write a"},
 		{"cookie name with a semicolon", "session:\n  cookie: {name: a;b}", "session.cookie.name", "letters"},
+		{"endings in two places", "session:\n  file: {path: s.db}\n  redis: {url: \"redis://x:canary@h\"}", "session.redis", "choose one"},
+		{"endings in two places, one by default", "session:\n  file: {path: /var/lib/authproxy/sessions.db}\n  redis: {prefix: \"app:\"}", "session.redis", "choose one"},
 		{"redis url with another scheme", "session:\n  redis: {url: \"http://canary@x\"}", "session.redis.url", "redis://"},
 		{"redis url without a host", "session:\n  redis: {url: \"redis://:canary@/0\"}", "session.redis.url", "HOST"},
 		{"redis url with a word as database", "session:\n  redis: {url: \"redis://x/canary\"}", "session.redis.url", "database"},
@@ -983,6 +985,30 @@ func TestRedisURLsMayHaveSeveralHosts(t *testing.T) {
 	for _, u := range []string{"redis://127.0.0.1:6379/0", "rediss://user:p%40ss@redis.example.com", "redis://:p@a:1,b:2,c/3", "redis://a,b?master_set=m", "redis://[::1]:6379/1"} {
 		if c := parse(t, "session:\n  redis: {url: \""+u+"\"}"); c.Session.Redis.URL != u {
 			t.Errorf("url %q became %q", u, c.Session.Redis.URL)
+		}
+	}
+}
+
+// Which sessions were ended is remembered in the file or in Redis if one is configured, else in memory.
+func TestTheCookieStoreKeepsEndingsInWhatIsWritten(t *testing.T) {
+	const defaultFile, defaultRedis = "  file: {path: /var/lib/authproxy/sessions.db}\n", "  redis: {url: \"redis://127.0.0.1:6379/0\", prefix: \"authproxy:\", max_staleness: 1s}\n"
+	for _, row := range []struct{ name, session, want string }{
+		{"nothing", "", ""},
+		{"a file", "  file: {path: s.db}\n", "file"},
+		{"the default file", defaultFile, "file"},
+		{"a Redis", "  redis: {url: \"redis://h\"}\n", "redis"},
+		{"the default Redis", "  redis: {url: \"redis://127.0.0.1:6379/0\"}\n", "redis"},
+		{"a prefix", "  redis: {prefix: \"app:\"}\n", "redis"},
+		{"a staleness", "  store: cookie\n  redis: {max_staleness: 2s}\n", "redis"},
+		{"nulls and empty mappings", "  file:\n  redis: {url: }\n", ""},
+		{"empty mappings", "  file: {}\n  redis: {}\n", ""},
+		{"a file and no Redis", "  file: {path: s.db}\n  redis: {url: ~}\n", "file"},
+		{"all defaults, as the example has them", defaultFile + defaultRedis, ""},
+		{"the file store", "  store: file\n  file: {path: s.db}\n  redis: {url: \"redis://h\"}\n", ""},
+		{"the Redis store", "  store: redis\n  file: {path: s.db}\n  redis: {url: \"redis://h\"}\n", ""},
+	} {
+		if got := parse(t, "session:\n  refresh: true\n"+row.session).Session.Endings; got != row.want {
+			t.Errorf("with %s endings are kept in %q, want %q", row.name, got, row.want)
 		}
 	}
 }

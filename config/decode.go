@@ -19,6 +19,7 @@ type loader struct {
 	getenv func(string) (string, bool)
 
 	lines    map[string]int    // where each key stands that was seen
+	written  map[string]bool   // the keys of the schema that have a value
 	texts    map[string]string // what single values are in the file, with their references
 	broken   map[string]bool   // the keys with mistakes, and all above them
 	meant    map[string]bool   // the keys that unknown ones were taken for
@@ -186,6 +187,7 @@ func (l *loader) mapping(at string, n *yaml.Node, keys []key) {
 			return
 		}
 		seen[i] = true
+		l.written[below] = true
 		keys[i].decode(l, below, v)
 	})
 	if n.Kind != yaml.MappingNode {

@@ -74,7 +74,7 @@ func parse(name string, text []byte, getenv func(string) (string, bool)) (*Confi
 	if getenv == nil {
 		getenv = os.LookupEnv
 	}
-	l := &loader{file: name, files: []File{newFile(name, text, nil)}, getenv: getenv, lines: map[string]int{}, texts: map[string]string{}, broken: map[string]bool{}, meant: map[string]bool{}}
+	l := &loader{file: name, files: []File{newFile(name, text, nil)}, getenv: getenv, lines: map[string]int{}, written: map[string]bool{}, texts: map[string]string{}, broken: map[string]bool{}, meant: map[string]bool{}}
 	c := defaults()
 	c.File = name
 	if root := l.parse(text); root != nil {

@@ -103,18 +103,19 @@ type Claims struct{ Groups, Email, Name, Username string }
 type Session struct {
 	Keys        [][]byte // decoded, at least 32 bytes each, at least one
 	Store       string   // "cookie", "file" or "redis"
+	Endings     string   // where the cookie store keeps which sessions were ended: "file", "redis" or, in memory, ""
 	IdleTimeout time.Duration
 	MaxLifetime time.Duration
 	Refresh     bool
 	Cookie      Cookie
-	FilePath    string // of the file store; not opened
+	FilePath    string // not opened
 	Redis       Redis
 }
 
 // A Cookie is the session cookie. SameSite is "lax", "strict" or "none".
 type Cookie struct{ Name, Domain, SameSite string }
 
-// Redis is the Redis store; URL was parsed for its form only.
+// Redis says where Redis is and how it is used; URL was parsed for its form only.
 type Redis struct {
 	URL, Prefix  string
 	MaxStaleness time.Duration

@@ -251,6 +251,7 @@ func (l *loader) session(c *Config) {
 		}
 		s.IdleTimeout = s.MaxLifetime
 	}
+	l.endings(s)
 	if !l.sound("public_url", "session.cookie") {
 		return
 	}
@@ -262,6 +263,26 @@ func (l *loader) session(c *Config) {
 	}
 	if s.Cookie.SameSite == "none" && c.PublicURL.Scheme != "https" {
 		l.mistake("session.cookie.same_site", "is none, which browsers accept over https only", "write lax, or use an https public_url")
+	}
+}
+
+// endings finds out where the cookie store keeps which sessions were ended: in the one of file and redis that is written. A
+// file that writes out the defaults of both chooses neither.
+func (l *loader) endings(s *Session) {
+	if s.Store != "cookie" || !l.sound("session.store", "session.file", "session.redis") {
+		return
+	}
+	file := l.written["session.file.path"]
+	redis := l.written["session.redis.url"] || l.written["session.redis.prefix"] || l.written["session.redis.max_staleness"]
+	switch d := defaults().Session; {
+	case file && redis && s.FilePath == d.FilePath && s.Redis == d.Redis:
+	case file && redis:
+		l.mistake("session.redis", "is there beside session.file, and the cookie store keeps in one of them which sessions were ended",
+			"choose one: keep redis for several replicas, or file for one process; or write store: file or store: redis")
+	case file:
+		s.Endings = "file"
+	case redis:
+		s.Endings = "redis"
 	}
 }
 

@@ -250,21 +250,33 @@ func sameSite(name string) http.SameSite {
 
 // openConfiguredStore opens the store that sessions are kept in.
 func openConfiguredStore(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
-	switch cfg.Session.Store {
-	case "file":
-		store, err := session.OpenFileStore(cfg.Session.FilePath, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
+	s := cfg.Session
+	var redis session.RedisOptions
+	if s.Store == "redis" || s.Endings == "redis" {
+		var err error
+		if redis, err = redisOptions(cfg, log); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case s.Store == "file":
+		store, err := session.OpenFileStore(s.FilePath, sealer, s.Keys, cookie, s.IdleTimeout, nil)
 		if err != nil {
 			return nil, noFileStore(cfg, err)
 		}
 		return store, nil
-	case "redis":
-		opts, err := redisOptions(cfg, log)
+	case s.Store == "redis":
+		return session.OpenRedisStore(redis, sealer, s.Keys, cookie, s.IdleTimeout, nil)
+	case s.Endings == "file":
+		store, err := session.OpenCookieStoreWithFile(s.FilePath, log, sealer, s.Keys, cookie, s.MaxLifetime, nil)
 		if err != nil {
-			return nil, err
+			return nil, noFileStore(cfg, err)
 		}
-		return session.OpenRedisStore(opts, sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, nil)
+		return store, nil
+	case s.Endings == "redis":
+		return session.OpenCookieStoreWithRedis(redis, sealer, s.Keys, cookie, s.MaxLifetime, nil)
 	}
-	return session.NewCookieStore(sealer, cookie, cfg.Session.MaxLifetime, nil), nil
+	return session.NewCookieStore(sealer, cookie, s.MaxLifetime, nil), nil
 }
 
 // noFileStore says why the file of the sessions cannot be opened.
@@ -304,7 +316,7 @@ func redisOptions(cfg *config.Config, log *slog.Logger) (session.RedisOptions, e
 
 // closedStore stands for the store where none may be opened: for check and explain.
 func closedStore(cfg *config.Config, log *slog.Logger, sealer *session.Sealer, cookie session.Cookie) (session.Store, error) {
-	if cfg.Session.Store == "redis" {
+	if cfg.Session.Store == "redis" || cfg.Session.Endings == "redis" {
 		if _, err := redisOptions(cfg, log); err != nil {
 			return nil, err
 		}

@@ -49,7 +49,7 @@ func (a *assembly) summary(w io.Writer) {
 		line("admin", "%s", cfg.Admin.Listen)
 	}
 	line("provider", "%s", cfg.Provider.Issuer)
-	line("sessions", "%s store, idle %s, at most %s", cfg.Session.Store, span(cfg.Session.IdleTimeout), span(cfg.Session.MaxLifetime))
+	line("sessions", "%s store%s, idle %s, at most %s", cfg.Session.Store, describeEndings(cfg.Session), span(cfg.Session.IdleTimeout), span(cfg.Session.MaxLifetime))
 	for i, r := range cfg.Routes {
 		line(fmt.Sprintf("routes[%d]", i), "%s", describeRoute(r))
 	}
@@ -95,6 +95,19 @@ func auth0Method(cfg *config.Config) string {
 		return "Client Secret (Basic)"
 	}
 	return "Client Secret (Post)"
+}
+
+// describeEndings says where it is kept which sessions were ended, unless that is where they were.
+func describeEndings(s config.Session) string {
+	switch {
+	case s.Store != "cookie":
+		return ""
+	case s.Endings == "file":
+		return " (endings in " + s.FilePath + ")"
+	case s.Endings == "redis":
+		return " (endings in Redis)"
+	}
+	return " (endings in memory)"
 }
 
 func describeRoute(r config.Route) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -131,15 +132,15 @@ func (s *server) rebuild(old *assembly) (*assembly, error) {
 	return next, err
 }
 
-// A storeKey says where sessions are kept: configurations with the same one go on with the same store.
+// A storeKey says where sessions, or their endings, are kept: configurations with the same one go on with the same store.
 type storeKey struct {
-	kind, path, url, prefix string
-	staleness               time.Duration
+	kind, endings, path, url, prefix string
+	staleness                        time.Duration
 }
 
 func storeOf(cfg *config.Config) storeKey {
-	k := storeKey{kind: cfg.Session.Store}
-	switch k.kind {
+	k := storeKey{kind: cfg.Session.Store, endings: cfg.Session.Endings}
+	switch cmp.Or(k.endings, k.kind) {
 	case "file":
 		k.path = cfg.Session.FilePath
 	case "redis":

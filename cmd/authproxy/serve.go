@@ -73,9 +73,9 @@ func (a *assembly) warnings() []config.Mistake {
 	add := func(key, problem, hint string) {
 		all = append(all, config.Mistake{File: a.cfg.File, Line: a.cfg.Line(key), Key: key, Problem: problem, Hint: hint})
 	}
-	if a.cfg.Session.Store == "cookie" {
+	if a.cfg.Session.Store == "cookie" && a.cfg.Session.Endings == "" {
 		add("session.store", "with the cookie store, which sessions were ended early is remembered in memory only: a restart forgets it, and other replicas do not know",
-			"use session.store: file if a logout must hold for copies of a cookie after a restart")
+			"if a logout must hold for copies of a cookie, write session.redis with its url, or for one process session.file with its path, and not both: it is then remembered there")
 	}
 	return all
 }
