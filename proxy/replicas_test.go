@@ -39,9 +39,9 @@ func startRedis(t *testing.T) string {
 	return "redis://" + address + "/0"
 }
 
-// replicas makes a world whose Proxy keeps its sessions in Redis, and a second Proxy beside it that shares them. The returned
-// transport reaches the second.
-func replicas(t *testing.T, s setup) (w *world, second *http.Transport, wait func()) {
+// replicas makes a world whose Proxy keeps its sessions in Redis, or in cookies and the endings in Redis, and a second Proxy
+// beside it that shares them. The returned transport reaches the second.
+func replicas(t *testing.T, s setup, inCookies bool) (w *world, second *http.Transport, wait func()) {
 	t.Helper()
 	return replicasOf(t, startRedis(t), s)
 }
@@ -52,7 +52,16 @@ func replicasOf(t *testing.T, redis string, s setup) (w *world, second *http.Tra
 	key := []byte(sessionKey)
 	open := func(o *proxy.Options) {
 		cookie := session.NewCookie("authproxy", "", false, http.SameSiteLaxMode)
-		store, err := session.OpenRedisStore(session.RedisOptions{URL: redis, Prefix: "test:"}, o.Sealer, [][]byte{key}, cookie, 24*time.Hour, o.Now)
+		var (
+			where = session.RedisOptions{URL: redis, Prefix: "test:"}
+			store session.Store
+			err   error
+		)
+		if inCookies {
+			store, err = session.OpenCookieStoreWithRedis(where, o.Sealer, [][]byte{key}, cookie, 7*24*time.Hour, o.Now)
+		} else {
+			store, err = session.OpenRedisStore(where, o.Sealer, [][]byte{key}, cookie, 24*time.Hour, o.Now)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +111,7 @@ func replicasOf(t *testing.T, redis string, s setup) (w *world, second *http.Tra
 func TestTwoReplicasMakeOneRenewal(t *testing.T) {
 	for _, toUpstream := range []bool{false, true} {
 		t.Run(fmt.Sprint("to the upstream ", toUpstream), func(t *testing.T) {
-			w, second, wait := replicas(t, tokens(setup{}, toUpstream))
+			w, second, wait := replicas(t, tokens(setup{}, toUpstream), false)
 			b := w.signedIn(t, "ada")
 			line := w.cookie + "=" + b.session()
 			for round := range 3 {
@@ -146,28 +155,32 @@ func TestTwoReplicasMakeOneRenewal(t *testing.T) {
 }
 
 func TestALogoutAtOneReplicaIsObeyedByTheOther(t *testing.T) {
-	w, second, _ := replicas(t, setup{})
-	b := w.signedIn(t, "ada")
-	line := w.cookie + "=" + b.session()
-	ask := func() int {
-		r := w.newRequest("GET", "/x")
-		r.Header.Set("Cookie", line)
-		res, err := second.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		read(res)
-		return res.StatusCode
-	}
-	if got := ask(); got != http.StatusOK {
-		t.Fatalf("the session of the first at the second: %d", got)
-	}
-	b.post("/auth/logout", nil).wants(t, http.StatusSeeOther)
-	begin := time.Now()
-	for ask() != http.StatusUnauthorized {
-		if time.Since(begin) > 2*time.Second {
-			t.Fatal("two seconds after the logout the other replica still believes the session")
-		}
+	for name, inCookies := range map[string]bool{"redis store": false, "cookie store with redis": true} {
+		t.Run(name, func(t *testing.T) {
+			w, second, _ := replicas(t, setup{}, inCookies)
+			b := w.signedIn(t, "ada")
+			line := w.cookie + "=" + b.session()
+			ask := func() int {
+				r := w.newRequest("GET", "/x")
+				r.Header.Set("Cookie", line)
+				res, err := second.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				read(res)
+				return res.StatusCode
+			}
+			if got := ask(); got != http.StatusOK {
+				t.Fatalf("the session of the first at the second: %d", got)
+			}
+			b.post("/auth/logout", nil).wants(t, http.StatusSeeOther)
+			begin := time.Now()
+			for ask() != http.StatusUnauthorized {
+				if time.Since(begin) > 10*time.Second {
+					t.Fatal("ten seconds after the logout the other replica still believes the session")
+				}
+			}
+		})
 	}
 }
 
