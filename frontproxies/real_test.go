@@ -14,7 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// replace replaces paths in what print-config wrote. Each must be there.
+// replace replaces files, and every interface by loopback, in what print-config wrote. Each must be there.
 func replace(t *testing.T, printed string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
@@ -29,7 +29,7 @@ func replace(t *testing.T, printed string, pairs ...string) string {
 func startNginx(t *testing.T, w *world, printed string) {
 	secretFile := filepath.Join(w.dir, "secret.conf")
 	write(t, secretFile, `proxy_set_header X-Authproxy-Secret "`+secret+`";`)
-	w.runNginx(t, replace(t, printed, "/etc/nginx/authproxy-secret.conf", secretFile))
+	w.runNginx(t, replace(t, printed, "/etc/nginx/authproxy-secret.conf", secretFile, "listen "+w.port, "listen 127.0.0.1:"+w.port))
 }
 
 // runNginx runs nginx with what is in its http block.
@@ -64,14 +64,14 @@ func startHAProxy(t *testing.T, w *world, printed string) {
 	}
 	lua, file := filepath.Join(w.dir, "authproxy.lua"), filepath.Join(w.dir, "haproxy.cfg")
 	write(t, lua, string(script))
-	write(t, file, replace(t, printed, "/etc/haproxy/authproxy.lua", lua))
+	write(t, file, replace(t, printed, "/etc/haproxy/authproxy.lua", lua, "bind :", "bind 127.0.0.1:"))
 	p := w.process(t, []string{"AUTHPROXY_SHARED_SECRET=" + secret}, "haproxy", "-db", "-f", file)
 	waitFor(t, "HAProxy", p, w.listening)
 }
 
 func startCaddy(t *testing.T, w *world, printed string) {
 	file := filepath.Join(w.dir, "Caddyfile")
-	write(t, file, "{\n\tadmin off\n}\n"+printed)
+	write(t, file, "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n"+printed)
 	p := w.process(t, []string{"AUTHPROXY_SHARED_SECRET=" + secret, "HOME=" + w.dir, "XDG_DATA_HOME=" + w.dir, "XDG_CONFIG_HOME=" + w.dir}, "caddy", "run", "--adapter", "caddyfile", "--config", file)
 	waitFor(t, "Caddy", p, w.listening)
 }
@@ -220,12 +220,12 @@ ignore_invalid_headers on;
 large_client_header_buffers 4 8k;
 map $http_upgrade $connection_upgrade { default upgrade; "" ""; }
 server {
-	listen `+w.port+`;
+	listen 127.0.0.1:`+w.port+`;
 	server_name localhost;
 `+locations.String()+`
 }
 server {
-	listen `+w.port+` default_server;
+	listen 127.0.0.1:`+w.port+` default_server;
 	return 404;
 }
 `)

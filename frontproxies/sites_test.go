@@ -84,9 +84,9 @@ forward_auth: {trust: [unix], domains: [open.example.test, closed.example.test]}
 				for _, site := range []string{"open", "closed", "auth"} {
 					text = replace(t, text, "/etc/ssl/certs/"+site+".example.test.pem", cert, "/etc/ssl/private/"+site+".example.test.key", key)
 				}
-				w.runNginx(t, text)
+				w.runNginx(t, replace(t, text, "listen "+w.port, "listen 127.0.0.1:"+w.port))
 			case "caddy":
-				write(t, filepath.Join(w.dir, "Caddyfile"), "{\n\tadmin off\n\tauto_https disable_redirects\n}\n"+
+				write(t, filepath.Join(w.dir, "Caddyfile"), "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n\tauto_https disable_redirects\n}\n"+
 					replace(t, text, ".example.test:"+w.port+" {", ".example.test:"+w.port+" {\n\ttls "+cert+" "+key))
 				p := w.process(t, []string{"HOME=" + w.dir, "XDG_DATA_HOME=" + w.dir, "XDG_CONFIG_HOME=" + w.dir}, "caddy", "run", "--adapter", "caddyfile", "--config", filepath.Join(w.dir, "Caddyfile"))
 				waitFor(t, "Caddy", p, w.listening)
