@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
@@ -192,8 +193,8 @@ func keygenCommand(e *environment, args []string) int {
 	return exitOK
 }
 
-// version is set by release builds with -ldflags "-X main.version=v1.2.3".
-var version = ""
+// version and commit are set by release builds with -ldflags "-X main.version=v1.2.3 -X main.commit=...".
+var version, commit string
 
 func versionCommand(e *environment, args []string) int {
 	if status, ok := e.parse(e.flags("version"), args, 0); !ok {
@@ -205,20 +206,15 @@ func versionCommand(e *environment, args []string) int {
 }
 
 // buildInfo is what is known of how this program was built.
-func buildInfo() (name, commit string) {
-	name, commit = version, "unknown"
+func buildInfo() (name, revision string) {
+	name, revision = version, commit
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if name == "" {
-			name = info.Main.Version
-		}
+		name = cmp.Or(name, info.Main.Version)
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
-				commit = s.Value
+				revision = cmp.Or(revision, s.Value)
 			}
 		}
 	}
-	if name == "" {
-		name = "(devel)"
-	}
-	return name, commit
+	return cmp.Or(name, "(devel)"), cmp.Or(revision, "unknown")
 }
