@@ -43,11 +43,11 @@ func startRedis(t *testing.T) string {
 // beside it that shares them. The returned transport reaches the second.
 func replicas(t *testing.T, s setup, inCookies bool) (w *world, second *http.Transport, wait func()) {
 	t.Helper()
-	return replicasOf(t, startRedis(t), s)
+	return replicasOf(t, startRedis(t), s, inCookies)
 }
 
 // replicasOf is replicas with a Redis that is there already.
-func replicasOf(t *testing.T, redis string, s setup) (w *world, second *http.Transport, wait func()) {
+func replicasOf(t *testing.T, redis string, s setup, inCookies bool) (w *world, second *http.Transport, wait func()) {
 	t.Helper()
 	key := []byte(sessionKey)
 	open := func(o *proxy.Options) {
@@ -186,7 +186,7 @@ func TestALogoutAtOneReplicaIsObeyedByTheOther(t *testing.T) {
 
 // Attacks P7: what is used once is used once by all replicas together.
 func TestALoginIsUsedOnceByTwoReplicas(t *testing.T) {
-	w, second, _ := replicas(t, setup{})
+	w, second, _ := replicas(t, setup{}, false)
 	for _, atOnce := range []bool{false, true} {
 		t.Run(fmt.Sprint("at once ", atOnce), func(t *testing.T) {
 			b := w.newBrowser(t)
@@ -226,7 +226,7 @@ func TestALoginIsUsedOnceByTwoReplicas(t *testing.T) {
 }
 
 func TestALogoutTokenIsObeyedOnceByTwoReplicas(t *testing.T) {
-	w, second, _ := replicas(t, setup{})
+	w, second, _ := replicas(t, setup{}, false)
 	other := w.newBrowser(t)
 	other.transport = second
 	notify := func(b *browser, token string) {
@@ -252,7 +252,7 @@ func TestALogoutTokenIsObeyedOnceByTwoReplicas(t *testing.T) {
 // A logout that was not obeyed, because the store failed, is obeyed when the provider tries again, at any replica.
 func TestALogoutTokenThatFailedAtOneReplicaIsObeyedByTheOther(t *testing.T) {
 	redis := startRedis(t)
-	w, second, _ := replicasOf(t, redis, setup{})
+	w, second, _ := replicasOf(t, redis, setup{}, false)
 	set := func(replicas string) { // with one more than there are, Redis is read from and not written to
 		t.Helper()
 		if out, err := exec.Command("redis-cli", "-e", "-u", redis, "CONFIG", "SET", "min-replicas-to-write", replicas).CombinedOutput(); err != nil {
@@ -281,7 +281,7 @@ func TestALogoutTokenThatFailedAtOneReplicaIsObeyedByTheOther(t *testing.T) {
 // the session has ended.
 func TestNobodyWaitsForTheRenewalOfASessionThatHasEnded(t *testing.T) {
 	redis := startRedis(t)
-	w, second, _ := replicasOf(t, redis, tokens(setup{}, true))
+	w, second, _ := replicasOf(t, redis, tokens(setup{}, true), false)
 	b := w.signedIn(t, "ada")
 	crashed, err := session.OpenRedisStore(session.RedisOptions{URL: redis, Prefix: "test:"}, w.opts.Sealer, [][]byte{[]byte(sessionKey)}, w.opts.Sessions.Cookie(), time.Hour, w.clock.Now)
 	if err != nil {
