@@ -251,7 +251,7 @@ func (l *loader) session(c *Config) {
 		}
 		s.IdleTimeout = s.MaxLifetime
 	}
-	l.endings(s)
+	l.endings(s, c.Provider.Scopes)
 	if !l.sound("public_url", "session.cookie") {
 		return
 	}
@@ -268,7 +268,7 @@ func (l *loader) session(c *Config) {
 
 // endings finds out where the cookie store keeps which sessions were ended: in the one of file and redis that is written. A
 // file that writes out the defaults of both chooses neither.
-func (l *loader) endings(s *Session) {
+func (l *loader) endings(s *Session, scopes []string) {
 	if s.Store != "cookie" || !l.sound("session.store", "session.file", "session.redis") {
 		return
 	}
@@ -283,6 +283,10 @@ func (l *loader) endings(s *Session) {
 		s.Endings = "file"
 	case redis:
 		s.Endings = "redis"
+		if s.Refresh && slices.Contains(scopes, "offline_access") {
+			l.warn("session.redis", "does not keep replicas from renewing the same tokens with the cookie store, and a provider that rotates refresh tokens then ends the session everywhere",
+				"write store: redis for several replicas, or refresh: false")
+		}
 	}
 }
 

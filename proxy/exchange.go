@@ -31,6 +31,7 @@ type exchange struct {
 	chain  string     // X-Forwarded-For for the upstream
 
 	asked    *dialect // a front proxy asks about r; nil: r came to us
+	passed   bool     // and it was told that r may pass
 	target   target
 	route    *route // nil for our own endpoints and refusals
 	who      *identity.Identity

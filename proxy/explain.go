@@ -67,14 +67,14 @@ func (p *Proxy) Explain(method, rawURL string, who *identity.Identity) (*Explana
 	if rt.upstream == nil && p.hosts[name].asked == nil {
 		return nil, p.noUpstream()
 	}
-	e := &Explanation{Route: rt.name, Path: path, Steps: rt.policy.Explain(who, p.now()), Decision: rt.policy.Decide(who, p.now())}
+	e := &Explanation{Route: rt.name, Path: path, Steps: rt.policy.Explain(who, p.now())}
 	if rt.upstream != nil {
 		e.Upstream = rt.upstream.conf.URL
 	}
-	if also := p.lenient(routes, rt, path, method); e.Decision.Allowed && also != nil {
-		e.Steps = append(e.Steps, "an app that ignores case, or a slash at the end, takes it for "+also.name+":")
-		e.Steps = append(e.Steps, also.policy.Explain(who, p.now())...)
-		e.Decision = also.policy.Decide(who, p.now())
+	decider, d := p.decide(who, rt, routes, path, method)
+	if e.Decision = d; decider != rt {
+		e.Steps = append(e.Steps, "an app that ignores case, or a slash at the end, takes it for "+decider.name+":")
+		e.Steps = append(e.Steps, decider.policy.Explain(who, p.now())...)
 	}
 	return e, nil
 }

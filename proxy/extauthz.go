@@ -128,6 +128,9 @@ func (p *Proxy) check(r *http.Request, c *checkRequest) ([]byte, error) {
 	case 0:
 		return nil, &grpcError{codeInternal, "no decision"}
 	case http.StatusOK:
+		if !x.passed {
+			return nil, &grpcError{codeInternal, "no decision"}
+		}
 		return p.okResponse(x, w.header), nil
 	}
 	return deniedResponse(w), nil

@@ -201,7 +201,7 @@ func (p *Proxy) upgrade(x *exchange, who visitor) (websocket bool, err error) {
 		return false, p.badRequest(errors.New("a WebSocket handshake with a body"))
 	}
 	if !p.mayConnect(r.Header, p.hosts[x.target.host], who) {
-		return false, p.wrongOrigin()
+		return false, p.wrongOrigin(x)
 	}
 	return true, nil
 }
@@ -217,7 +217,8 @@ func (p *Proxy) mayConnect(header http.Header, h *host, who visitor) bool {
 	return false
 }
 
-func (p *Proxy) wrongOrigin() error {
+func (p *Proxy) wrongOrigin(x *exchange) error {
+	x.decision = decisionDeny
 	return &failure{page: pages.CrossSite(p.home()), code: "wrong_origin", reason: "a WebSocket of another origin"}
 }
 

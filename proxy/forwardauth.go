@@ -160,35 +160,42 @@ func (p *Proxy) decideFor(x *exchange, a asked) error {
 	if err != nil {
 		return err
 	}
-	rt = p.changed(rt, a.change)
+	if rt, err = p.changed(rt, a.change); err != nil {
+		return err
+	}
 	who, allowed, err := p.judge(x, rt, h.asked)
 	if !allowed {
 		return err
 	}
 	if asksForWebSocket(x.r.Header) && !p.mayConnect(x.r.Header, h, who) {
-		x.decision = decisionDeny
-		return p.wrongOrigin()
+		return p.wrongOrigin(x)
 	}
 	return p.pass(x, rt, who)
 }
 
-// changed is the route with a change. There are as many as operators write down.
-func (p *Proxy) changed(rt *route, c routeChange) *route {
+// maxChanges bounds the routes as front proxies want them otherwise: operators write down a few.
+const maxChanges = 1000
+
+// changed is the route with a change.
+func (p *Proxy) changed(rt *route, c routeChange) (*route, error) {
 	if c == (routeChange{}) {
-		return rt
+		return rt, nil
 	}
 	type key struct {
 		rt *route
 		c  routeChange
 	}
 	if known, ok := p.changes.Load(key{rt, c}); ok {
-		return known.(*route)
+		return known.(*route), nil
+	}
+	if p.changeCount.Add(1) > maxChanges {
+		return nil, p.badRequest(errors.New("context_extensions: there are too many different values"))
 	}
 	next := new(*rt)
 	next.audience = cmp.Or(c.audience, rt.audience)
 	next.unauthenticated = cmp.Or(c.unauthenticated, rt.unauthenticated)
 	known, _ := p.changes.LoadOrStore(key{rt, c}, next)
-	return known.(*route)
+	return known.(*route), nil
 }
 
 // mayAsk says whether the peer may ask for decisions: by its address, or because it knows the secret.
@@ -310,6 +317,7 @@ func (p *Proxy) pass(x *exchange, rt *route, who visitor) error {
 		x.decision = decisionDeny
 		return err
 	}
+	x.passed = true
 	maps.Copy(x.w.Header(), h)
 	h = x.w.Header()
 	if x.asked.removes {

@@ -72,15 +72,11 @@ func (x *exchange) failed(f *failure) {
 // renewalResult is what became of a renewal: renewed; unavailable, when the provider did not answer; ended, when it took the
 // session with it; or failed.
 func renewalResult(err error) string {
-	var (
-		unavailable *oidc.Unavailable
-		invalid     *oidc.Invalid
-	)
+	var unavailable *oidc.Unavailable
 	switch {
 	case err == nil:
 		return "renewed"
-	case errors.Is(err, oidc.ErrInvalidGrant), errors.Is(err, session.ErrNone),
-		errors.As(err, &invalid) && (invalid.Reason == "subject" || invalid.Reason == "issuer"):
+	case errors.Is(err, oidc.ErrInvalidGrant), errors.Is(err, session.ErrNone), anotherUser(err):
 		return "ended"
 	case errors.As(err, &unavailable):
 		return "unavailable"

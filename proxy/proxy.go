@@ -17,9 +17,11 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"authproxy/assertion"
+	"authproxy/identity"
 	"authproxy/oidc"
 	"authproxy/policy"
 	"authproxy/proxy/pages"
@@ -94,24 +96,26 @@ type Header struct{ Name, Source string }
 
 // A Proxy is an http.Handler. It is safe for concurrent use.
 type Proxy struct {
-	opts      Options
-	now       func() time.Time
-	log       *slog.Logger
-	origin    string           // of PublicURL
-	hosts     map[string]*host // by canonical name
-	folds     bool             // a route has upper-case letters in its path
-	own       map[string]endpoint
-	cookies   cookieNames
-	hygiene   *hygiene
-	passes    []string // the headers of an answer to a front proxy that lets a request pass
-	changes   sync.Map // routes that front proxies want otherwise
-	limiter   *limiter
-	consumed  *onceSet // states of finished logins
-	loggedOut *onceSet // logout tokens that were obeyed
-	renewals  *renewals
-	streams   *streams
-	grants    *grants
-	appTokens *appTokens // nil: off
+	opts    Options
+	now     func() time.Time
+	log     *slog.Logger
+	origin  string           // of PublicURL
+	hosts   map[string]*host // by canonical name
+	folds   bool             // a route has upper-case letters in its path
+	own     map[string]endpoint
+	cookies cookieNames
+	hygiene *hygiene
+	passes  []string // the headers of an answer to a front proxy that lets a request pass
+	changes sync.Map // routes that front proxies want otherwise
+
+	changeCount atomic.Int64 // of changes, about
+	limiter     *limiter
+	consumed    *onceSet // states of finished logins
+	loggedOut   *onceSet // logout tokens that were obeyed
+	renewals    *renewals
+	streams     *streams
+	grants      *grants
+	appTokens   *appTokens // nil: off
 }
 
 // A host is a name that requests may be for. The last one of its routes always matches.
@@ -231,10 +235,7 @@ func (p *Proxy) judge(x *exchange, rt *route, routes []*route) (who visitor, all
 	if err != nil {
 		return who, false, err // a store failed; that is never "anonymous"
 	}
-	d := rt.policy.Decide(who.Identity, p.now())
-	if also := p.lenient(routes, rt, x.target.path, x.r.Method); d.Allowed && also != nil {
-		rt, d = also, also.policy.Decide(who.Identity, p.now())
-	}
+	rt, d := p.decide(who.Identity, rt, routes, x.target.path, x.r.Method)
 	x.decide(who, d)
 	switch {
 	case d.Allowed:
@@ -244,6 +245,19 @@ func (p *Proxy) judge(x *exchange, rt *route, routes []*route) (who visitor, all
 	default:
 		return who, false, p.forbidden(x, who)
 	}
+}
+
+// decide is the decision of the route's policy, and of those that lenient apps would take the path for. It returns the route
+// that decided.
+func (p *Proxy) decide(who *identity.Identity, rt *route, routes []*route, path, method string) (*route, policy.Decision) {
+	d := rt.policy.Decide(who, p.now())
+	for _, also := range p.lenient(routes, rt, path, method) {
+		if !d.Allowed {
+			break
+		}
+		rt, d = also, also.policy.Decide(who, p.now())
+	}
+	return rt, d
 }
 
 // locate gives the request its one reading: host and path, or an answer instead.

@@ -179,7 +179,6 @@ func (r *renewals) renew(ctx context.Context, value string, asked *session.Sessi
 	}
 	defer release()
 	tokens, err := r.p.opts.Provider.Refresh(ctx, s.RefreshToken, &oidc.Tokens{Identity: *s.Identity, Nonce: s.Nonce, SessionID: s.ProviderSID, SessionExpiry: s.Expires})
-	var invalid *oidc.Invalid
 	switch {
 	case err == nil:
 		return r.report(s, r.keep(value, tokens))
@@ -187,7 +186,7 @@ func (r *renewals) renew(ctx context.Context, value string, asked *session.Sessi
 		if s, _, again := sessions.Find(ctx, value, false); again != nil || s.RefreshToken != asked.RefreshToken {
 			return again
 		}
-	case errors.As(err, &invalid) && (invalid.Reason == "subject" || invalid.Reason == "issuer"):
+	case anotherUser(err):
 	default:
 		r.pauses.add(s.ID, r.p.now().Add(renewalPause), r.p.now())
 		return r.report(s, err)
@@ -196,6 +195,12 @@ func (r *renewals) renew(ctx context.Context, value string, asked *session.Sessi
 		err = errors.Join(err, ended)
 	}
 	return r.report(s, fmt.Errorf("the session ends: %w", err))
+}
+
+// anotherUser says whether the provider answered a renewal with tokens about somebody else.
+func anotherUser(err error) bool {
+	var invalid *oidc.Invalid
+	return errors.As(err, &invalid) && (invalid.Reason == "subject" || invalid.Reason == "token_issuer")
 }
 
 // keep writes renewed tokens into the session. The provider has taken back the old ones, so that a store which fails at this

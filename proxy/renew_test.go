@@ -131,9 +131,6 @@ func TestAProviderThatCannotRenewAtTheMomentEndsNoSession(t *testing.T) {
 		"a wrong secret":   func(f *devprovider.Faults) { f.RefreshError = devprovider.Error{Status: 401, Code: "access_denied"} },
 		"a page":           func(f *devprovider.Faults) { f.Raw = map[string]string{"token": "<html>"} },
 		"an unknown error": func(f *devprovider.Faults) { f.RefreshError = devprovider.Error{Status: 400, Code: "strange"} },
-		"another issuer": func(f *devprovider.Faults) {
-			f.RefreshedID = func(t *devprovider.Token) { t.Claims["iss"] = "https://evil.test/" }
-		},
 		"another key": func(f *devprovider.Faults) {
 			f.RefreshedID = func(t *devprovider.Token) { t.Key = devprovider.UnpublishedKey() }
 		},
@@ -190,6 +187,9 @@ func TestAProviderThatTakesTheLoginBackEndsTheSession(t *testing.T) {
 		"a factor is missing": func(f *devprovider.Faults) { f.RefreshError = devprovider.Error{Status: 403, Code: "mfa_required"} },
 		"another user": func(f *devprovider.Faults) {
 			f.RefreshedID = func(t *devprovider.Token) { t.Claims["sub"] = "auth0|other" }
+		},
+		"another issuer": func(f *devprovider.Faults) {
+			f.RefreshedID = func(t *devprovider.Token) { t.Claims["iss"] = "https://evil.test/" }
 		},
 	} {
 		for store, s := range stores {

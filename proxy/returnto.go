@@ -84,10 +84,7 @@ func (p *Proxy) routesTo(to string) []*route {
 		routes = h.asked
 	}
 	rt := find(routes, path, http.MethodGet)
-	if also := p.lenient(routes, rt, path, http.MethodGet); also != nil {
-		return []*route{rt, also}
-	}
-	return []*route{rt}
+	return append(p.lenient(routes, rt, path, http.MethodGet), rt)
 }
 
 // absolute makes a URL of what returnTo gave.

@@ -160,9 +160,9 @@ func (p *Proxy) match(routes []*route, t target, method string) (*route, error) 
 	return rt, nil
 }
 
-// lenient is the route that an app which ignores the case of paths and a slash at their end takes the request for; nil when it
-// is the same one. Express and ASP.NET are such apps. What that route asks for is asked for as well.
-func (p *Proxy) lenient(routes []*route, rt *route, path, method string) *route {
+// lenient are the other routes that an app which ignores the case of paths and a slash at their end takes the request for. Express
+// and ASP.NET are such apps. What those routes ask for is asked for as well.
+func (p *Proxy) lenient(routes []*route, rt *route, path, method string) (others []*route) {
 	plain := !p.folds && (len(path) == 1 || path[len(path)-1] != '/') &&
 		strings.IndexFunc(path, func(c rune) bool { return 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf || c == ';' || c == '%' }) < 0
 	if plain {
@@ -173,16 +173,14 @@ func (p *Proxy) lenient(routes []*route, rt *route, path, method string) *route 
 		if len(folded) > 1 {
 			folded = strings.TrimSuffix(folded, "/")
 		}
-		for _, other := range routes {
-			if (folded == other.folded || !other.exact && below(folded, other.folded)) && other.serves(method) {
-				if other != rt {
-					return other
-				}
-				break
-			}
+		first := slices.IndexFunc(routes, func(other *route) bool {
+			return (folded == other.folded || !other.exact && below(folded, other.folded)) && other.serves(method)
+		})
+		if other := routes[first]; other != rt && !slices.Contains(others, other) { // there is one: the last route is for all
+			others = append(others, other)
 		}
 	}
-	return nil
+	return others
 }
 
 // noUpstream is the answer where a route leads nowhere.

@@ -20,6 +20,7 @@ type streams struct {
 	p       atomic.Pointer[Proxy] // the latest; streams outlive a reload
 	wake    chan struct{}         // a session was ended here: look at once
 	leaving atomic.Bool           // the program stops
+	closing sync.WaitGroup        // of streams whose session has ended
 
 	mu   sync.Mutex
 	open map[*stream]struct{}
@@ -124,6 +125,7 @@ func (c *streamConn) Close() error {
 func (s *streams) run(ctx context.Context) {
 	tick := time.NewTicker(streamCheck)
 	defer tick.Stop()
+	defer s.closing.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,7 +159,7 @@ func (s *streams) check(ctx context.Context) {
 // end closes a stream whose session has ended. A client that does not read is not waited for.
 func (st *stream) end() {
 	st.closed.Store(true) // at once, for what is on its way
-	go st.close(closePolicy)
+	st.owner.closing.Go(func() { st.close(closePolicy) })
 }
 
 // ended says that sessions were ended here.

@@ -19,7 +19,7 @@ type Leaser interface {
 
 // Exclusive gives the caller the lease of a session, so that of all processes that share the store only one renews its
 // tokens, and returns the session's latest snapshot, which no cache can hide: what was renewed meanwhile is in it. ok is
-// false while another process holds the lease. With a store of this process alone the lease is always to be had.
+// false while another process holds the lease. With a store that is no Leaser (file, and cookie) it is always to be had.
 func (m *Manager) Exclusive(ctx context.Context, value string, s *Session, ttl time.Duration) (latest *Session, release func(), ok bool, err error) {
 	l, shared := m.store.(Leaser)
 	if !shared {
@@ -48,7 +48,7 @@ type Rememberer interface {
 }
 
 // Once says whether name is used for the first time by any of the processes that share the store, and notes for ttl that it
-// is. With a store of this process alone that is always so: what this process has used its caller knows.
+// is. With a store that is no Rememberer (file, and cookie) that is always so: what this process has used its caller knows.
 func (m *Manager) Once(ctx context.Context, name string, ttl time.Duration) (first bool, err error) {
 	if r, shared := m.store.(Rememberer); shared {
 		return r.Remember(ctx, name, ttl)

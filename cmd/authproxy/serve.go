@@ -184,9 +184,9 @@ func serve(e *environment, s *server, a *assembly, ready func()) error {
 		go func() { failed <- s.public.Serve(public) }()
 	}
 	if f := a.cfg.ForwardAuth; f != nil && f.GRPCListen.Network != "" {
-		l, err := listen(f.GRPCListen)
+		l, err := listenFor(a.cfg, "forward_auth.grpc_listen", f.GRPCListen)
 		if err != nil {
-			return fmt.Errorf("forward_auth.grpc_listen: %w", err)
+			return err
 		}
 		s.grpc = newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now().proxy.ExtAuthz().ServeHTTP(w, r) }), a.cfg.Limits, s.log)
 		s.grpc.BaseContext = s.public.BaseContext
@@ -231,11 +231,14 @@ func (s *server) drain(sig os.Signal, again <-chan os.Signal) {
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() {
-		err := s.public.Shutdown(ctx)
+		var both sync.WaitGroup
+		var public, grpc error
+		both.Go(func() { public = s.public.Shutdown(ctx) })
 		if s.grpc != nil {
-			err = errors.Join(err, s.grpc.Shutdown(ctx))
+			both.Go(func() { grpc = s.grpc.Shutdown(ctx) })
 		}
-		drained <- err
+		both.Wait()
+		drained <- errors.Join(public, grpc)
 	}()
 	s.now().proxy.CloseStreams()
 	select {
@@ -260,7 +263,8 @@ func newHTTPServer(h http.Handler, limits config.Limits, logger *slog.Logger) *h
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: limits.HeaderTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: limits.Header,
 		Protocols: protocols, DisableGeneralOptionsHandler: true,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100},
+		// A client that does not read its connection at all is noticed by WriteByteTimeout: a stream's deadline waits behind it.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100, WriteByteTimeout: time.Minute},
 		ErrorLog: log.New(debugLog{logger}, "", 0),
 	}
 }
