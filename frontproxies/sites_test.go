@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,18 +96,18 @@ forward_auth: {trust: [unix], domains: [open.example.test, closed.example.test]}
 			}
 			for i, row := range []struct {
 				target, host string
-				want         int
+				want         []int // as the front proxies differ; the app is asked with 200 alone
 			}{
-				{"/x", "open", 200},
-				{"/x", "closed", 401},
-				{"https://closed.example.test:" + w.port + "/x", "open", 0},
-				{"https://open.example.test:" + w.port + "/x", "closed", 0},
-				{"https://closed.example.test/x", "open", 0},
-				{"/x", "OPEN", 200},
-				{"/login", "auth", 0},
-				{"/verify/" + name, "open", 404},
-				{"/verify/" + name, "closed", 404},
-				{"/verify/" + name, "auth", 404},
+				{"/x", "open", []int{200}},
+				{"/x", "closed", []int{401}},
+				{"https://closed.example.test:" + w.port + "/x", "open", []int{400, 401}},
+				{"https://open.example.test:" + w.port + "/x", "closed", []int{200, 400}},
+				{"https://closed.example.test/x", "open", []int{400, 401, 403}},
+				{"/x", "OPEN", []int{200}},
+				{"/login", "auth", []int{503}}, // there is no provider
+				{"/verify/" + name, "open", []int{404}},
+				{"/verify/" + name, "closed", []int{404}},
+				{"/verify/" + name, "auth", []int{404}},
 			} {
 				id := fmt.Sprint("row ", i)
 				c, err := tls.Dial("tcp", "127.0.0.1:"+w.port, &tls.Config{InsecureSkipVerify: true, ServerName: "open.example.test"})
@@ -121,12 +122,12 @@ forward_auth: {trust: [unix], domains: [open.example.test, closed.example.test]}
 					t.Fatalf("%s of %s: %v", row.target, row.host, err)
 				}
 				io.Copy(io.Discard, a.Body)
-				if row.want != 0 && a.StatusCode != row.want {
-					t.Errorf("%s of %s: status %d, want %d", row.target, row.host, a.StatusCode, row.want)
+				if !slices.Contains(row.want, a.StatusCode) {
+					t.Errorf("%s of %s: status %d, want one of %d", row.target, row.host, a.StatusCode, row.want)
 				}
 				came, _ := w.app.request(id)
-				if (row.want == 200) != (came != nil) && row.want != 0 {
-					t.Errorf("%s of %s: the app was asked: %v", row.target, row.host, came != nil)
+				if (a.StatusCode == 200) != (came != nil) {
+					t.Errorf("%s of %s: status %d, and the app was asked: %v", row.target, row.host, a.StatusCode, came != nil)
 				}
 				if came == nil {
 					continue
