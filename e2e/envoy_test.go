@@ -105,7 +105,8 @@ func values(options []*corev3.HeaderValueOption) map[string]string {
 	m := map[string]string{}
 	for _, o := range options {
 		m[o.Header.Key] = o.Header.Value
-		if o.AppendAction != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD || o.Append.GetValue() { //nolint:staticcheck // older Envoys read Append
+		//lint:ignore SA1019 older Envoys read Append
+		if o.AppendAction != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD || o.Append.GetValue() {
 			m[o.Header.Key] = "would be appended"
 		}
 	}
