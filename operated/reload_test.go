@@ -311,7 +311,7 @@ func TestABadFileChangesNothingAndTheLogSaysWhy(t *testing.T) {
 		"a route that can never match": {map[string]string{"config.yaml": x.text("b") + "  - {path: /x, allow: anyone}\n"}, []string{`"key":"routes[1]`}},
 		"a weak session key":           {map[string]string{"config.yaml": x.text("b"), "session-key": "c2hvcnQ"}, []string{`"key":"session.keys`}},
 		"no client secret":             {map[string]string{"config.yaml": x.text("b"), "client-secret": ""}, []string{`"key":"provider.client_secret"`}},
-		"a key of another certificate": {map[string]string{"config.yaml": x.text("b"), "tls.key": other["tls.key"]}, []string{`"key":"tls.key_file"`, "no certificate with its private key"}},
+		"a key of another certificate": {map[string]string{"config.yaml": x.text("b"), "tls.key": other["tls.key"]}, []string{`"key":"tls.key_file"`, "the key of another certificate"}},
 		"half a certificate":           {map[string]string{"config.yaml": x.text("b"), "tls.crt": other["tls.crt"][:100]}, []string{`"key":"tls.`}},
 	} {
 		before, failed := len(x.replica.out.String()), x.replica.metric(`authproxy_reloads_total{result="failed"}`)
