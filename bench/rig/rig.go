@@ -84,9 +84,7 @@ provider: {issuer: %[3]q, client_id: bench, client_secret: %[4]q}
 session:
   keys: [%[5]q]
   store: %[6]s
-  file: {path: %[7]q}
-  redis: {url: %[8]q}
-upstream: %[9]s
+%[7]supstream: %[8]s
 `
 
 // Authproxy starts one with that session store. It logs as it does by default, into a file.
@@ -99,16 +97,19 @@ func (r *Rig) Authproxy(ctx context.Context, store string, upstream *Process) (*
 	if err != nil {
 		return nil, err
 	}
-	redis := "redis://127.0.0.1"
+	where := "" // beside the cookie store it would say where the list of ended sessions is
 	if store == "redis" {
 		server, err := r.Redis(ctx)
 		if err != nil {
 			return nil, err
 		}
-		redis = server.url
+		where = fmt.Sprintf("  redis: {url: %q}\n", server.url)
+	}
+	if store == "file" {
+		where = fmt.Sprintf("  file: {path: %q}\n", r.file())
 	}
 	name := filepath.Join(r.dir, store+"-"+rand.Text())
-	text := fmt.Sprintf(config, address, admin, r.provider.Issuer(), r.secret, base64.RawURLEncoding.EncodeToString(r.key), store, r.file(), redis, upstream.URL)
+	text := fmt.Sprintf(config, address, admin, r.provider.Issuer(), r.secret, base64.RawURLEncoding.EncodeToString(r.key), store, where, upstream.URL)
 	if err := os.WriteFile(name+".yaml", []byte(text), 0o600); err != nil {
 		return nil, err
 	}
