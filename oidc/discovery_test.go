@@ -156,7 +156,7 @@ func TestCertificatesAreChecked(t *testing.T) {
 	wantReason(t, "with http keys of an https issuer", err, "misconfigured discovery")
 }
 
-// auth0.md 3.10: a slash more or less is forgiven for a host, never for a path.
+// A slash more or less is forgiven for a host, never for a path.
 func TestOneTrailingSlashOfAHostIsForgiven(t *testing.T) {
 	for _, row := range []struct {
 		name, configured, discovered string // suffixes of the origin

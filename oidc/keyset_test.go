@@ -63,7 +63,7 @@ func TestAKeyReplacedUnderItsKidIsFetched(t *testing.T) {
 	wantReason(t, "login", err, "ok")
 }
 
-// auth0.md 5.4: 1000 unknown key IDs, at most one fetch in 30 s.
+// 1000 unknown key IDs, at most one fetch in 30 s.
 func TestAThousandUnknownKidsMakeOneFetch(t *testing.T) {
 	p := newProvider(t)
 	rp := p.party()
@@ -97,7 +97,7 @@ func TestAThousandUnknownKidsMakeOneFetch(t *testing.T) {
 	}
 }
 
-// auth0.md 5.4: JWKS 500, then recovery.
+// JWKS 500, then recovery.
 func TestLastGoodKeysAreKeptWhileFetchesFail(t *testing.T) {
 	p := newProvider(t)
 	rp := p.party()

@@ -93,7 +93,7 @@ func TestAccessTokenMayComeInManyForms(t *testing.T) {
 	}
 }
 
-// attacks.md TOK-01 to TOK-26, for access tokens.
+// TOK-01 to TOK-26, for access tokens.
 func TestAccessTokenMustBeOne(t *testing.T) {
 	p := newProvider(t)
 	r := resource(t, p.party())
@@ -292,7 +292,7 @@ func TestAnIssuerThatIsDownIsNotABadToken(t *testing.T) {
 	wantReason(t, "Verify with the discovery document of another", err, "misconfigured issuer_mismatch")
 }
 
-// Anybody can make up key IDs (attacks.md TOK-14).
+// Anybody can make up key IDs (TOK-14).
 func TestMadeUpKeysOfAccessTokensCostOneFetchInHalfAMinute(t *testing.T) {
 	p := newProvider(t)
 	r := resource(t, p.party())

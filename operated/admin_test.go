@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Contract section 8: metrics and readiness tell the truth about a store that is down, and admin.token guards the sessions.
+// Metrics and readiness tell the truth about a store that is down, and admin.token guards the sessions.
 func TestTheAdminListenerTellsTheTruth(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)

@@ -285,7 +285,7 @@ func (x *reloading) judgeNow(c *client) {
 	}
 }
 
-// Contract section 9: a bad new configuration is logged with its mistakes, counted, and the old one stays.
+// A bad new configuration is logged with its mistakes, counted, and the old one stays.
 func TestABadFileChangesNothingAndTheLogSaysWhy(t *testing.T) {
 	t.Parallel()
 	x := newReloading(t)

@@ -24,7 +24,7 @@ func (r *replica) listens() bool {
 	return err == nil
 }
 
-// Contract section 9: SIGTERM turns balancers away at once, serves what still comes for a moment, then finishes what is under
+// SIGTERM turns balancers away at once, serves what still comes for a moment, then finishes what is under
 // way. SIGINT is the same without the moment.
 func TestSignalsStopGracefully(t *testing.T) {
 	t.Parallel()

@@ -474,7 +474,7 @@ func TestUpstreamsNeverGetAppTokens(t *testing.T) {
 	}
 }
 
-// Contract section 4: Authorization holds credentials with bearer only. The app may still verify the token by itself.
+// Authorization holds credentials with bearer only. The app may still verify the token by itself.
 func TestWithoutBearerAnAppTokenIsForTheAppToRead(t *testing.T) {
 	w := newAppWorld(t, setup{}, func(o *proxy.Options) { o.Bearer = nil })
 	b := w.signedIn(t, "ada")

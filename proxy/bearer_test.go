@@ -120,7 +120,7 @@ func TestAnAccessTokenSaysWhoMakesTheRequest(t *testing.T) {
 	}
 }
 
-// attacks.md TOK-25.
+// TOK-25.
 func TestABearerTokenHasOneSpelling(t *testing.T) {
 	w := newBearerWorld(t, setup{}, nil)
 	good := w.accessToken("ada", nil)
@@ -249,7 +249,7 @@ func TestOurOwnPagesKnowSessionsOnly(t *testing.T) {
 	w.newBrowser(t).navigate("/auth/", "Authorization", line).wantsPage(t, 200, "Sign in")
 }
 
-// attacks.md TOK-11: what is remembered of a token is that it is good, not for what.
+// TOK-11: what is remembered of a token is that it is good, not for what.
 func TestATokenIsJudgedAnewOnEachRoute(t *testing.T) {
 	for _, order := range [][]string{{"/items", "/write"}, {"/write", "/items"}} {
 		w := newBearerWorld(t, setup{}, nil)
@@ -273,7 +273,7 @@ func TestATokenIsJudgedAnewOnEachRoute(t *testing.T) {
 	}
 }
 
-// attacks.md TOK-31: what is remembered outlives a key that is taken back by minutes only.
+// TOK-31: what is remembered outlives a key that is taken back by minutes only.
 func TestATokenOfAKeyThatWasTakenBackIsRefusedSoon(t *testing.T) {
 	w := newBearerWorld(t, setup{}, nil)
 	line := "Bearer " + w.accessToken("ada", nil)

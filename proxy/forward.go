@@ -331,7 +331,7 @@ func (o *outgoing) set(h http.Header) {
 	}
 }
 
-// headerValue is a field or claim as a header's value (contract section 5.3): lists are joined with commas, and what is not
+// headerValue is a field or claim as a header's value: lists are joined with commas, and what is not
 // printable ASCII, and "%" itself, is percent-encoded as UTF-8. It is "" for what is absent.
 func headerValue(v any) string {
 	switch v := v.(type) {

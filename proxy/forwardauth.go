@@ -16,7 +16,7 @@ import (
 	"authproxy/proxy/pages"
 )
 
-// ForwardAuth says which front proxies may ask us whether a request may pass, and about which hosts (contract section 6).
+// ForwardAuth says which front proxies may ask us whether a request may pass, and about which hosts.
 type ForwardAuth struct {
 	Trust        []netip.Prefix // peers that may ask; loopback always may
 	TrustUnix    bool           // whoever reaches a Unix socket may ask

@@ -7,7 +7,7 @@ import (
 )
 
 // hygiene knows which headers are ours to send. Names are compared folded, because frameworks behind us read X_Forwarded_User
-// or X.Forwarded.User as X-Forwarded-User (contract section 5.1).
+// or X.Forwarded.User as X-Forwarded-User.
 type hygiene struct {
 	reserved headerSet       // what no client may send to an upstream
 	identity headerSet       // of that, what says who the user is

@@ -216,7 +216,7 @@ func TestAnswersKeepTheirHeadersButOurs(t *testing.T) {
 	}
 }
 
-// decodeValue and decodeList are what an app does with our headers (contract section 5.3).
+// decodeValue and decodeList are what an app does with our headers.
 func decodeValue(t *testing.T, v string) string {
 	s, err := url.PathUnescape(v)
 	if err != nil {

@@ -11,7 +11,7 @@ const maxReturnTo = 1500
 
 // returnTo is the place that a return_to names: a path of public_url, or a URL of another host that shares the session. It
 // is "/" for everything else. The result is made from what was parsed, and a browser that resolves it against public_url
-// stays with us (attacks.md P5).
+// stays with us.
 func (p *Proxy) returnTo(ref string) string {
 	if len(ref) == 0 || len(ref) > maxReturnTo {
 		return "/"

@@ -72,7 +72,7 @@ func splitTarget(uri string) (rawPath, rawQuery string, bare bool, err error) {
 }
 
 // cleanPath decodes a path once. The error is an uncleanError when the path has a clean equivalent, and an ambiguousError
-// when it has more than one meaning (contract section 4).
+// when it has more than one meaning.
 func cleanPath(raw string) (path string, err error) {
 	plain := true // no escape, no parameter, no dot segment, no double slash
 	for i := range len(raw) {

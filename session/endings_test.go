@@ -606,7 +606,7 @@ func TestAnEndingIsReadOnce(t *testing.T) {
 	}
 }
 
-// Contract section 4: a store failure is never "anonymous". And what Redis forgot it does not bring back.
+// A store failure is never "anonymous". And what Redis forgot it does not bring back.
 func TestRedisWithTheEndingsKilledAndRestarted(t *testing.T) {
 	server := startRedis(t)
 	var log logged
@@ -651,7 +651,7 @@ func TestRedisWithTheEndingsKilledAndRestarted(t *testing.T) {
 	}
 }
 
-// Contract section 2: a replica that is cut off believes a session for max_staleness at most.
+// A replica that is cut off believes a session for max_staleness at most.
 func TestFrozenRedisWithTheEndingsIsNotBelievedForLong(t *testing.T) {
 	const staleness = 500 * time.Millisecond
 	server := startRedis(t)

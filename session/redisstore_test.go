@@ -404,7 +404,7 @@ func TestRedisStoreReopens(t *testing.T) {
 	}
 }
 
-// Contract section 4: a store failure is never "anonymous".
+// A store failure is never "anonymous".
 func TestRedisKilledAndRestarted(t *testing.T) {
 	server := startRedis(t)
 	m := replica(t, session.RedisOptions{URL: server.url()})
@@ -440,7 +440,7 @@ func TestRedisKilledAndRestarted(t *testing.T) {
 	}
 }
 
-// Contract section 2: a replica that is cut off believes a session for max_staleness at most.
+// A replica that is cut off believes a session for max_staleness at most.
 func TestFrozenRedisIsNotBelievedForLong(t *testing.T) {
 	for _, staleness := range []time.Duration{250 * time.Millisecond, time.Second} {
 		t.Run(staleness.String(), func(t *testing.T) {
@@ -912,7 +912,7 @@ func TestRedisMemoryPerSession(t *testing.T) {
 	}
 }
 
-// Contract section 7: the store holds only ciphertext under a hash of the ticket.
+// The store holds only ciphertext under a hash of the ticket.
 func TestRedisHoldsOnlyCiphertext(t *testing.T) {
 	server := startRedis(t)
 	m := replica(t, session.RedisOptions{URL: server.url()})

@@ -51,7 +51,7 @@ func TestFileStore(t *testing.T) {
 	storetest.Run(t, clock, cookie, func(t *testing.T) session.Store { return fileStore(t, path, clock.Now, keys[0]) })
 }
 
-// Contract section 7: one cookie, at most 4 KB; and a typical Auth0 login with a refresh token stays below 1.2 KB.
+// One cookie, at most 4 KB; and a typical Auth0 login with a refresh token stays below 1.2 KB.
 func TestTypicalLoginIsSmall(t *testing.T) {
 	clock := storetest.NewClock()
 	m := session.NewManager(session.NewCookieStore(sealer(t, keys[0]), cookie, 24*time.Hour, clock.Now), cookie, time.Hour, 24*time.Hour)

@@ -19,7 +19,7 @@ import (
 	"authproxy/session"
 )
 
-// adminHandler is the listener for operators (contract section 8). Nothing on it is a secret but the sessions, which have
+// adminHandler is the listener for operators. Nothing on it is a secret but the sessions, which have
 // their own guard.
 func (s *server) adminHandler() http.Handler {
 	mux := http.NewServeMux()

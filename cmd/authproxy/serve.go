@@ -138,7 +138,7 @@ func (s *server) start(ctx context.Context, a *assembly) {
 	}
 }
 
-// serve listens until a signal says stop, then drains (contract section 9). It calls ready, unless that is nil, when it
+// serve listens until a signal says stop, then drains. It calls ready, unless that is nil, when it
 // serves.
 func serve(e *environment, s *server, a *assembly, ready func()) error {
 	requests, cancelRequests := context.WithCancel(context.Background())
