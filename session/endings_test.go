@@ -353,6 +353,7 @@ func TestEndingsRevealNobody(t *testing.T) {
 		"redis": withRedis(t, session.RedisOptions{URL: server.url()}, nil, keys[0]),
 	}
 	for _, store := range stores {
+		eventually(t, 10*time.Second, "the store answers", func() bool { return store.Ping(t.Context()) == nil })
 		for _, sel := range []session.Selector{{ID: "session-id-1"}, {Issuer: "https://op.test/", Subject: "auth0|ada"}, {Issuer: "https://op.test/", ProviderSID: "provider-sid-1"}} {
 			if err := store.End(t.Context(), sel); err != nil {
 				t.Fatal(err)

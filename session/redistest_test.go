@@ -276,14 +276,18 @@ func replica(t testing.TB, opts session.RedisOptions) *session.Manager {
 	return m
 }
 
-// begin signs subject in and returns the cookie value.
+// begin signs subject in and returns the cookie value. A store that is not connected yet, on a busy machine, is waited for.
 func begin(t testing.TB, m *session.Manager, login *session.Session) (string, *session.Session) {
 	t.Helper()
-	s, c, err := m.Begin(context.Background(), login)
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, c, err := m.Begin(context.Background(), login)
+		if err == nil {
+			return c.Value, s
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
-	return c.Value, s
 }
 
 // word says how a lookup went: "alive", "ended" or "failed".
