@@ -40,23 +40,20 @@ func startLoad(t testing.TB, workers int, ask func(worker, n int) (answer, strin
 			}
 		})
 	}
-	t.Cleanup(l.halt)
+	t.Cleanup(func() { l.stop(t) })
 	return l
 }
 
-func (l *load) halt() {
+// stop ends the load. It fails the test when an answer was wrong, and returns them all. A test that ends without it does it too.
+func (l *load) stop(t testing.TB) []answer {
+	t.Helper()
 	select {
 	case <-l.over:
 	default:
 		close(l.over)
 	}
 	l.workers.Wait()
-}
-
-// stop ends the load. It fails the test when an answer was wrong, and returns them all.
-func (l *load) stop(t testing.TB) []answer {
-	t.Helper()
-	l.halt()
+	defer func() { l.wrong = nil }() // it was said
 	if n := len(l.wrong); n > 0 {
 		t.Errorf("%d of %d answers are wrong, such as:", n, len(l.answers))
 		for _, w := range l.wrong[:min(n, 10)] {

@@ -209,7 +209,7 @@ func TestAFailoverOfRedisUnderLoad(t *testing.T) {
 			if a := settled(func() answer { return o.clients[1].logout(gone) }); a.status != http.StatusSeeOther {
 				t.Errorf("a logout is answered %s", a)
 			}
-			eventually(t, "everything is replicated", func() bool { return first.cli("WAIT", "1", "1000") == "1\n" })
+			eventually(t, "everything is replicated", first.replicated)
 			o.begin()
 			o.goOn(http.StatusOK)
 

@@ -62,3 +62,10 @@ func (r *redis) role() string {
 	role, _, _ := strings.Cut(r.cli("ROLE"), "\n")
 	return role
 }
+
+// replicated says whether the one replica has acknowledged all that this master has. WAIT would not do: it counts replicas, of
+// what its own connection wrote.
+func (r *redis) replicated() bool {
+	role := strings.Fields(r.cli("ROLE")) // "master", its offset; then address, port and acknowledged offset of each replica
+	return len(role) == 5 && role[0] == "master" && role[1] == role[4]
+}
