@@ -122,7 +122,7 @@ func (r *RedisStore) key(name string) string {
 	return r.opts.Prefix + "s:" + base64.RawURLEncoding.EncodeToString([]byte(name))
 }
 
-// pack returns the name of the session and what is kept of it. Agent and Address are in the info only.
+// pack returns the name of the session and what is kept of it.
 func (r *RedisStore) pack(t ticket, s *Session) (name, raw string, err error) {
 	row := t.row()
 	info, err := r.infos.seal(row[:rowName], s)
@@ -132,9 +132,7 @@ func (r *RedisStore) pack(t ticket, s *Session) (name, raw string, err error) {
 	if len(info) > math.MaxUint16 {
 		return "", "", errors.New("session store: issuer, subject and User-Agent together are too long")
 	}
-	rest := *s
-	rest.Agent, rest.Address = "", ""
-	sealed, err := t.encrypt(&rest)
+	sealed, err := t.encrypt(s)
 	if err != nil {
 		return "", "", err
 	}
@@ -154,18 +152,14 @@ func unpack(raw string) (info, sealed []byte, err error) {
 }
 
 // open is the reverse of pack.
-func (r *RedisStore) open(t ticket, raw string) (*Session, error) {
-	info, sealed, err := unpack(raw)
+func open(t ticket, raw string) (*Session, error) {
+	_, sealed, err := unpack(raw)
 	if err != nil {
 		return nil, err
 	}
 	s, err := t.decrypt(sealed)
 	if err != nil {
 		return nil, fmt.Errorf("session store: %w", err)
-	}
-	row := t.row()
-	if i, ok := r.infos.open(row[:rowName], info); ok {
-		s.Agent, s.Address = i.Agent, i.Address
 	}
 	return s, nil
 }
@@ -242,7 +236,7 @@ func (r *RedisStore) Load(_ context.Context, value string) (*Session, string, er
 		held.Store(&answered{a, known.session, known.current})
 		return known.session, known.current, nil
 	}
-	s, err := r.open(t, a.raw)
+	s, err := open(t, a.raw)
 	if err != nil {
 		return nil, "", err
 	}
