@@ -101,6 +101,30 @@ func TestWhoStopsSendingAfterTheAnswerIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
+// The bound of an answer stays with its connection, and is over when the next request comes after more than a minute.
+func TestAConnectionThatWasIdleForLongTakesABody(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.upstream.answer(func(rw http.ResponseWriter, r *http.Request) { io.Copy(rw, r.Body) })
+	var idled http.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(rw).SetWriteDeadline(time.Unix(1, 0))
+		w.proxy.ServeHTTP(rw, r)
+	})
+	w.handler.Store(&idled)
+	c := w.dial(t)
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(c, "POST /public/x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	b := make([]byte, len(goOn))
+	if _, err := io.ReadFull(c, b); string(b) != goOn {
+		t.Fatalf("%q, %v, want to be told to go on", b, err)
+	}
+	io.WriteString(c, "hello")
+	answer, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") || !strings.HasSuffix(string(answer), "hello") {
+		t.Errorf("%v, %s", err, answer)
+	}
+}
+
 // deadlined is a ResponseWriter that notes when writing is bounded.
 type deadlined struct {
 	*httptest.ResponseRecorder

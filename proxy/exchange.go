@@ -74,7 +74,11 @@ const (
 )
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	return &exchange{w: &recorder{ResponseWriter: w, control: http.NewResponseController(w), streams: r.ProtoMajor > 1}, r: r, method: r.Method, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
+	x := &exchange{w: &recorder{ResponseWriter: w, control: http.NewResponseController(w), streams: r.ProtoMajor > 1}, r: r, method: r.Method, id: rand.Text(), begun: time.Now(), who: identity.Anonymous}
+	if r.ContentLength != 0 && !x.w.streams {
+		x.w.hurry() // net/http writes 100 Continue itself, and the bound of the request before may be over
+	}
+	return x
 }
 
 // decide notes the policy's decision.
