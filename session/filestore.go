@@ -318,25 +318,45 @@ func (f *FileStore) List(_ context.Context, sel Selector) (all []Info, err error
 	return all[:min(len(all), maxListed)], err
 }
 
-// Sweep forgets the sessions whose time is over.
+// Sweep forgets the sessions whose time is over. Logins wait for at most some of them to be removed, not for the search.
 func (f *FileStore) Sweep() error {
 	now := f.now().UnixMilli()
-	return f.db.Update(func(tx *bbolt.Tx) error {
-		var over [][]byte
+	isOver := func(tx *bbolt.Tx, row []byte) (header, bool) {
+		h, _, _, ok := get(tx, row)
+		return h, !ok || h.Until < now
+	}
+	var over [][]byte
+	err := f.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketSessions).Cursor()
 		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			if h, _, _, ok := get(tx, k); !ok || h.Until < now {
+			if _, ok := isOver(tx, k); ok {
 				over = append(over, bytes.Clone(k))
-			}
-		}
-		for _, row := range over {
-			h, _, _, _ := get(tx, row)
-			if err := remove(tx, row, h); err != nil {
-				return err
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(over, 1000) {
+		err := f.db.Update(func(tx *bbolt.Tx) error {
+			for _, row := range some {
+				if tx.Bucket(bucketSessions).Get(row) == nil {
+					continue // it was ended meanwhile
+				}
+				if h, ok := isOver(tx, row); ok { // still: it may have been used meanwhile
+					if err := remove(tx, row, h); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Reopen implements [Reopener]: the file is shared, and closed when one of them is.
