@@ -803,6 +803,10 @@ func TestRoutesThatCanNeverMatchAreMistakes(t *testing.T) {
 	if all := wrong(t, complete("prefix: /\nroutes:\n  - {path: /callback, allow: anyone}")); all[0].Key != "routes[0]" {
 		t.Errorf("a route at our callback: %v", all)
 	}
+	if all := wrong(t, complete("prefix: /\napp_token: {}\nforward_auth: {}\nroutes:\n  - {path: /token, allow: anyone}\n  - {path: /verify/nginx, allow: anyone}")); len(all) != 2 || all[0].Key != "routes[0]" || all[1].Key != "routes[1]" {
+		t.Errorf("routes at endpoints that are configured: %v", all)
+	}
+	parse(t, "prefix: /\nroutes:\n  - {path: /token, allow: anyone}\n  - {path: /verify/nginx, allow: anyone}") // the app's own
 }
 
 func TestRoutesThatCanMatchAreNotMistakes(t *testing.T) {

@@ -205,15 +205,25 @@ func (l *loader) methods(at string, methods []string) {
 	}
 }
 
-// ownEndpoints are what lies under the prefix. They matter when the prefix is "/": otherwise all below it is ours.
-var ownEndpoints = []string{"/login", "/signup", "/callback", "/logout", "/me", "/token", "/handoff", "/backchannel-logout", "/jwks.json", "/sessions", "/verify"}
+// OwnPaths are the paths of our own endpoints, below the prefix. Where the prefix is "/" nothing else is ours but what front proxies
+// ask, and under any other prefix everything is.
+func (c *Config) OwnPaths() []string {
+	paths := []string{"/login", "/signup", "/callback", "/logout", "/me", "/backchannel-logout", "/jwks.json", "/sessions"}
+	if c.AppToken != nil {
+		paths = append(paths, "/token")
+		if c.AppToken.Handoff {
+			paths = append(paths, "/handoff")
+		}
+	}
+	return paths
+}
 
 // isOwn reports whether requests for the path p never get to routes.
-func isOwn(prefix, p string) bool {
-	if prefix == "" {
-		return slices.Contains(ownEndpoints, p) || strings.HasPrefix(p, "/verify/")
+func (c *Config) isOwn(p string) bool {
+	if c.Prefix == "" {
+		return slices.Contains(c.OwnPaths(), p) || c.ForwardAuth != nil && strings.HasPrefix(p, "/verify/")
 	}
-	return within(p, prefix)
+	return within(p, c.Prefix)
 }
 
 // within reports whether the clean path p is tree or lies below it, by segments.
@@ -231,7 +241,7 @@ func (l *loader) unreachable(c *Config) {
 		if r.Path == "" || !l.sound(key+".exact", key+".host", key+".methods") {
 			continue
 		}
-		if l.sound("prefix") && isOwn(c.Prefix, r.Path) {
+		if l.sound("prefix", "app_token", "forward_auth") && c.isOwn(r.Path) {
 			l.mistake(key, "can never match: our own endpoints are there", "choose another prefix for them, or another path for the route")
 			continue
 		}

@@ -139,7 +139,7 @@ func describe(cfg *config.Config) view {
 	f := cfg.ForwardAuth
 	v := view{
 		File: filepath.Base(cfg.File), PublicURL: cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host, Scheme: cfg.PublicURL.Scheme, TLS: cfg.PublicURL.Scheme == "https",
-		Prefix: cfg.Prefix, Own: own(cfg), Secret: f.SharedSecret != "", Untold: len(cfg.TrustedProxies) == 0,
+		Prefix: cfg.Prefix, Own: cfg.OwnPaths(), Secret: f.SharedSecret != "", Untold: len(cfg.TrustedProxies) == 0,
 		Authproxy: reach(cfg.Listen), GRPC: reach(f.GRPCListen), ByGRPC: f.GRPCListen.Network != "",
 	}
 	v.LoginURL = v.PublicURL + v.Prefix + "/login"
@@ -194,18 +194,6 @@ func describe(cfg *config.Config) view {
 	v.Asked = []string{"Cookie", "Accept", "Origin", "Upgrade", "Purpose", "Sec-Purpose", "X-Moz", "X-Purpose", "X-Requested-With",
 		"Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-Site", "Sec-Websocket-Key", "X-Forwarded-Proto", "X-Forwarded-For"}
 	return v
-}
-
-// own are our endpoints where prefix is "/". Under any other prefix everything is ours.
-func own(cfg *config.Config) []string {
-	paths := []string{"/login", "/signup", "/callback", "/logout", "/me", "/backchannel-logout", "/jwks.json", "/sessions"}
-	if a := cfg.AppToken; a != nil {
-		paths = append(paths, "/token")
-		if a.Handoff {
-			paths = append(paths, "/handoff")
-		}
-	}
-	return paths
 }
 
 // siteOf is the site of a host, with the app that the configuration knows of.

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"time"
 
 	"authproxy/identity"
@@ -179,3 +181,6 @@ func GrantKnown(expires, now, then time.Time) bool {
 	gs.put([32]byte{1}, &grant{expires: expires}, 1000, now)
 	return gs.get([32]byte{1}, then) != nil
 }
+
+// OwnPaths are the endpoints below the prefix.
+func (p *Proxy) OwnPaths() []string { return slices.Sorted(maps.Keys(p.own)) }
