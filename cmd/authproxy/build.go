@@ -300,7 +300,7 @@ func noFileStore(cfg *config.Config, err error) error {
 		m.Problem = fmt.Sprintf("%q cannot be opened: %v", path, system.Err)
 		m.Hint = "let the user that authproxy runs as write there, or name another file"
 	}
-	return &notHere{config.Mistakes{m}}
+	return &notHere{config.Mistakes{m}, err}
 }
 
 // redisOptions are those of the configuration, which knows the form of the URL only.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -122,6 +123,9 @@ func (s *server) rebuild(old *assembly) (*assembly, error) {
 		if r, ok := s.stores[storeOf(cfg)]; ok {
 			return r.Reopen(sealer, cfg.Session.Keys, cookie, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
 		}
+		if err := s.keepsOtherwise(cfg); err != nil {
+			return nil, err
+		}
 		opened, err = openConfiguredStore(cfg, log, sealer, cookie)
 		return opened, err
 	}
@@ -130,6 +134,21 @@ func (s *server) rebuild(old *assembly) (*assembly, error) {
 		opened.Close()
 	}
 	return next, err
+}
+
+// keepsOtherwise is the error of a configuration that keeps in a file what this process does not keep in that file: it would
+// wait for itself.
+func (s *server) keepsOtherwise(cfg *config.Config) error {
+	const key = "session.file.path"
+	next := storeOf(cfg)
+	for k := range s.stores {
+		if k.path != "" && k.path == next.path {
+			return &notHere{config.Mistakes{{File: cfg.File, Line: cfg.Line(key), Key: key,
+				Problem: fmt.Sprintf("%q is where this process keeps %s, until it ends", k.path, map[string]string{"file": "the sessions", "cookie": "the endings of sessions in cookies"}[k.kind]),
+				Hint:    "name another file, or start authproxy again instead of reloading"}}, session.ErrFileInUse}
+		}
+	}
+	return nil
 }
 
 // A storeKey says where sessions, or their endings, are kept: configurations with the same one go on with the same store.

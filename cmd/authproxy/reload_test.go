@@ -71,6 +71,17 @@ func TestAReloadMayGoBackToAFormerSessionStore(t *testing.T) {
 	}
 }
 
+func TestAReloadCannotKeepSomethingElseInAFileInUse(t *testing.T) {
+	s, write, log := reloading(t)
+	write("session: {keys: [MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY], store: cookie, file: {path: DIR/a.db}}")
+	if s.reload(t.Context()) {
+		t.Fatal("it is taken")
+	}
+	if said := log.String(); !strings.Contains(said, "where this process keeps the sessions, until it ends") || !strings.Contains(said, "session.file.path") || strings.Contains(said, "another process") {
+		t.Errorf("the log says:\n%s", said)
+	}
+}
+
 func TestWhatTakesARestartIsWarnedOfUntilItIsUndone(t *testing.T) {
 	s, write, log := reloading(t)
 	const session = "session: {keys: [MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY], store: file, file: {path: DIR/a.db}}\n"

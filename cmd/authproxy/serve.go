@@ -290,9 +290,12 @@ func (d debugLog) Write(b []byte) (int, error) {
 }
 
 // notHere is a sound configuration that cannot run here and now, by no fault of the file.
-type notHere struct{ config.Mistakes }
+type notHere struct {
+	config.Mistakes
+	cause error
+}
 
-func (e *notHere) Unwrap() error { return e.Mistakes }
+func (e *notHere) Unwrap() []error { return []error{e.Mistakes, e.cause} }
 
 // listenFor listens on the address of a key.
 func listenFor(cfg *config.Config, key string, at config.Addr) (net.Listener, error) {
@@ -312,7 +315,7 @@ func listenFor(cfg *config.Config, key string, at config.Addr) (net.Listener, er
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		m.Hint = "write an address of this machine, or a port alone for all of them"
 	}
-	return nil, &notHere{config.Mistakes{m}}
+	return nil, &notHere{config.Mistakes{m}, err}
 }
 
 // cannotListen says in words of ours why there is no listening on an address.
