@@ -90,21 +90,27 @@ func expiry(raw json.RawMessage, now time.Time) time.Time {
 	return now.Add(time.Duration(min(seconds, year)) * time.Second)
 }
 
-// post sends a form with client authentication to one of the provider's endpoints and returns the answer if it is 200.
-func (rp *RelyingParty) post(ctx context.Context, m *metadata, op, to string, form url.Values) (*answer, error) {
+// send sends a form with client authentication to one of the provider's endpoints, and says how it authenticated.
+func (rp *RelyingParty) send(ctx context.Context, m *metadata, op, to string, form url.Values) (a *answer, method string, err error) {
 	header, method, err := rp.authenticate(m, form)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req, err := http.NewRequest(http.MethodPost, to, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, unavailable(op, err)
+		return nil, "", unavailable(op, err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if header != "" {
 		req.Header.Set("Authorization", header)
 	}
-	a, err := rp.do(ctx, op, rp.plain, req)
+	a, err = rp.do(ctx, op, rp.plain, req)
+	return a, method, err
+}
+
+// post is send that returns the answer if it is 200.
+func (rp *RelyingParty) post(ctx context.Context, m *metadata, op, to string, form url.Values) (*answer, error) {
+	a, method, err := rp.send(ctx, m, op, to, form)
 	if err != nil {
 		return nil, err
 	}

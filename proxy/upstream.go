@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -19,6 +20,25 @@ type Upstream struct {
 	Timeout            time.Duration // for the response's header; 0 is none
 	PreserveHost       bool
 	InsecureSkipVerify bool
+}
+
+// Probe sends a GET request straight to the app, as nobody: nothing is judged, added or taken away. Its Host is host where the app
+// is to see that. It is for looking at the app, and has connections of its own.
+func (u *Upstream) Probe(ctx context.Context, host, path string, h http.Header) (*http.Response, error) {
+	up, err := newUpstream(u)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Scheme: up.scheme, Host: up.host, Path: path}).String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(r.Header, h)
+	if u.PreserveHost {
+		r.Host = host
+	}
+	up.transport.DisableKeepAlives = true
+	return up.transport.RoundTrip(r)
 }
 
 // upstream is an Upstream made ready. Copies made by withTimeout have connections of their own.

@@ -227,7 +227,6 @@ func (l *redisLink) connect(ctx context.Context, tried func()) {
 		if err == nil {
 			l.tracked.Store(!l.opt.DisableCache)
 			l.client.Store(&client)
-			tried()
 			l.warnOfEviction(ctx)
 			return
 		}

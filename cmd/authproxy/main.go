@@ -40,6 +40,7 @@ func commands() []command {
 		{"serve", "[-config FILE]", "run the proxy", serveCommand},
 		{"demo", "[-listen 127.0.0.1:4180]", "try it: a provider, an app and the proxy in one process", demoCommand},
 		{"check", "[-config FILE]", "check the configuration and print what to paste into the provider's settings", checkCommand},
+		{"doctor", "[-config FILE]", "check what the configuration speaks of: provider, session store and apps", doctorCommand},
 		{"explain", "[-config FILE] [-method GET] [-claims JSON|@FILE] URL", "say which route decides about a request, and how", explainCommand},
 		{"print-config", strings.Join(frontproxies.Names(), "|") + " [-config FILE]", "print the configuration of a proxy that asks us, for forward_auth", printConfigCommand},
 		{"keygen", "", "print a fresh session key", keygenCommand},
