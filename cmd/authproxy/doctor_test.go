@@ -96,7 +96,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 			says: []string{"ok    provider", "fail  keys       keys: the provider is unavailable: status 500", "ok    client", "ok    callback"}},
 		{name: "no fit keys", edits: []string{"provider: {", "provider: {id_token_alg: EdDSA, "}, status: exitError,
 			says: []string{"warn  provider   the provider does not offer to sign ID tokens with provider.id_token_alg", "fail  keys       the provider publishes none for EdDSA"}},
-		{name: "a clock ahead", faults: func(f *devprovider.Faults) { f.Clock = 10 * time.Minute }, status: exitError,
+		{name: "a clock ahead", faults: func(f *devprovider.Faults) { f.Clock = 10*time.Minute + 30*time.Second }, status: exitError,
 			says: []string{"fail  clock      the provider's clock is ahead of this machine's by 10m", "hint: let NTP"}},
 		{name: "a clock that is slow", faults: func(f *devprovider.Faults) { f.Clock = -45 * time.Second }, status: exitOK,
 			says: []string{"warn  clock      the provider's clock is behind this machine's by 4"}},
