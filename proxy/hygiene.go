@@ -249,7 +249,7 @@ func (c cookieNames) strip(header http.Header) {
 			}
 			out.WriteString(pair)
 		}
-		if strings.TrimSpace(out.String()) != "" {
+		if strings.Trim(out.String(), " \t") != "" {
 			kept = append(kept, out.String())
 		}
 	}

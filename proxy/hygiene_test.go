@@ -147,6 +147,7 @@ var cookieLines = []struct{ id, lines, want string }{
 	{"CKE-20", "__host-authproxy=x; __HOST-AUTHPROXY=y", "__host-authproxy=x; __HOST-AUTHPROXY=y"},
 	{"CKE-08", "__Host-authproxy=x; a=1; __Host-authproxy=y", "a=1"},
 	{"CKE-20", ";a=1;;\n__Host-authproxy=x", ";a=1;;"},
+	{"CKE-20", "\r;__Host-authproxy", "\r"}, // net/http lets none in
 	{"CKE-20", "a=ü\x80 \"; __Host-authproxy=x", "a=ü\x80 \""},
 	{"CKE-05", strings.Repeat("a=1; ", 3001) + "__Host-authproxy=x", strings.TrimSuffix(strings.Repeat("a=1; ", 3001), "; ")},
 }
