@@ -40,6 +40,7 @@ var units = []unit{
 	{"devprovider", "an OpenID Provider for development and tests", ""},
 	{"upstream", "who is calling, for apps behind us that are written in Go", "assertion"},
 	{"demoapp", "the sample upstream of the demo", "assertion proxy/pages"},
+	{"convert", "the configuration of oauth2-proxy as one of ours", ""},
 	{"frontproxies", "the configuration of proxies that ask us, and what it lets pass", "config proxy"},
 	{"cmd", "flags, configuration to constructors, listeners, signals, shutdown", anything},
 

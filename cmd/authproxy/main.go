@@ -46,6 +46,7 @@ func commands() []command {
 		{"keygen", "", "print a fresh session key", keygenCommand},
 		{"sessions", "list|revoke [-config FILE] [-subject S] [-id ID] [-all]", "list or end sessions of the running proxy", sessionsCommand},
 		{"verify", "[-config FILE] [-jwks URL|FILE] [-audience A] [-issuer I] TOKEN|-", "verify an assertion and print its claims", verifyCommand},
+		{"convert", "oauth2-proxy FILE", "print the configuration that the options of oauth2-proxy come to", convertCommand},
 		{"version", "", "print version, commit and Go version", versionCommand},
 	}
 }
