@@ -168,6 +168,7 @@ func TestOptions(t *testing.T) {
 		{"domains below one", app + `email_domains = [".example.com"]`, []string{"{path: /, allow: [{emails: [REPLACE-ME@example.invalid]}]}"}, []string{"email_domains: has .example.com, and domains stand"}},
 		{"addresses that nobody verified", app + "email_domains = ['a.test']\ninsecure_oidc_allow_unverified_email = 'true'", []string{"{email_domains: [a.test], unverified_email: true}"}, nil},
 		{"roles", app + all + `allowed_roles = ["admin"]`, []string{"{groups: [admin]}"}, []string{"allowed_roles: is taken as groups"}},
+		{"a restriction of tomorrow", app + all + `allowed_planets = ["mars"]`, []string{"{groups: [mars]}"}, []string{"allowed_planets: is taken as groups"}},
 		{"a team at GitHub", app + all + `github_team = "core"`, []string{"{groups: [core]}"}, []string{"github_team: is taken as groups"}},
 		{"HTTPS", app + all + "https_address = ':8443'\ntls_cert_file = 'c.pem'\ntls_key_file = 'k.pem'\nhttp_address = ':80'", nil, []string{"http_address: has no equivalent beside"}},
 		{"a socket", app + all + `http_address = "unix:///run/x.sock"`, []string{"listen: unix:/run/x.sock"}, nil},

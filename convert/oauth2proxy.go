@@ -2,6 +2,7 @@ package convert
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path"
@@ -325,9 +326,15 @@ func (c *conversion) allow() any {
 		emails = []string{replaced}
 		c.remark("email_domains", "is missing, and nobody is let in", `write who may come in place of `+replaced+`, or allow: signed_in`)
 	}
+	restrictions := []string{"allowed_groups", "google_group", "google_groups", "keycloak_group", "keycloak_groups", "gitlab_group", "gitlab_groups", "gitlab_projects",
+		"github_org", "github_team", "github_users", "github_repo", "bitbucket_team", "bitbucket_repository"}
+	for _, name := range slices.Sorted(maps.Keys(c.options)) {
+		if strings.HasPrefix(name, "allowed_") && name != "allowed_groups" { // those that come with another version too
+			restrictions = append(restrictions, name)
+		}
+	}
 	var groups []string
-	for _, name := range []string{"allowed_groups", "google_group", "google_groups", "keycloak_group", "keycloak_groups", "gitlab_group", "gitlab_groups", "allowed_roles",
-		"github_org", "github_team", "github_users", "github_repo", "gitlab_projects", "bitbucket_team", "bitbucket_repository"} {
+	for _, name := range restrictions {
 		if !c.has(name) {
 			continue
 		}
