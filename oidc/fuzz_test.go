@@ -119,7 +119,7 @@ func FuzzJWT(f *testing.F) {
 func FuzzCallback(f *testing.F) {
 	login := oidc.Login{State: "state-4711", Nonce: "n", CodeVerifier: "verifier-4711", Issuer: "https://acme.eu.auth0.com/", Started: start}
 	for _, s := range []string{"code=c&state=state-4711", "code=c&code=d&state=state-4711", "state=state-4711&error=x&error_description=state-4711", "code=c", "code=c&state=",
-		"code=c&state=state-4711&iss=https%3A%2F%2Facme.eu.auth0.com%2F", "code=c&state=state-4711&iss=", "%63ode=c&state=state-4711", "code=%0a&state=state-4711"} {
+		"code=c&state=state-4711&iss=https%3A%2F%2Facme.eu.auth0.com%2F", "code=c&state=state-4711&iss=", "state=state-4711&iss=is+state-4711", "%63ode=c&state=state-4711", "code=%0a&state=state-4711"} {
 		f.Add(s, false)
 		f.Add(s, true)
 	}

@@ -158,14 +158,14 @@ func checkResponse(m *metadata, login *Login, response url.Values) (code string,
 	if login.Issuer != m.IssuerURL { // RFC 9700 §4.4
 		return "", invalid("issuer_mismatch", "the login was started with issuer %q, now it is %q", login.Issuer, m.IssuerURL)
 	}
+	secrets := []string{login.State, login.Nonce, login.CodeVerifier, response.Get("code")}
 	// RFC 9207 §2.4, for error responses as well.
 	if iss, ok := response["iss"]; ok && iss[0] != m.IssuerURL {
-		return "", invalid("issuer_mismatch", "the authorization response is of issuer %q, want %q", clean(iss[0], 200), m.IssuerURL)
+		return "", invalid("issuer_mismatch", "the authorization response is of issuer %q, want %q", clean(iss[0], 200, secrets...), m.IssuerURL)
 	} else if !ok && m.PromisesIss {
 		return "", invalid("issuer_mismatch", "the authorization response names no issuer although the provider promises it")
 	}
 	if response.Has("error") { // with a code beside it too
-		secrets := []string{login.State, login.Nonce, login.CodeVerifier, response.Get("code")}
 		return "", &Denied{clean(response.Get("error"), maxErrorCode, secrets...), clean(response.Get("error_description"), maxDescription, secrets...)}
 	}
 	code = response.Get("code")
