@@ -177,7 +177,7 @@ seconds=$((seconds > 5 ? 5 : seconds < 1 ? 1 : seconds))
 for target in "${targets[@]}"; do
 	dir=${target% *} name=${target#* }
 	printf '%-60s ' "$name in ${dir#./}"
-	fuzz() { (cd "$dir" && go test -run '^$' -fuzz "^$name\$" -fuzztime "${seconds}s" .) >"$tmp/fuzz" 2>&1; }
+	fuzz() { (cd "$dir" && go test -run '^$' -fuzz "^$name\$" -fuzztime "${seconds}s" -fuzzminimizetime 20x .) >"$tmp/fuzz" 2>&1; }
 	# Now and then go test takes the end of its time for a failure (golang/go#48591): once more, then.
 	if ! fuzz && { grep -q 'Failing input written' "$tmp/fuzz" || ! grep -q 'context deadline exceeded' "$tmp/fuzz" || ! fuzz; }; then
 		echo
