@@ -65,6 +65,9 @@ func (p *Proxy) returnTo(ref string) string {
 	if fragment != "" {
 		to += "#" + fragment
 	}
+	if _, err := url.Parse(to); err != nil { // a fragment with half an escape
+		return "/"
+	}
 	return to
 }
 

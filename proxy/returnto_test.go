@@ -137,6 +137,7 @@ var redirects = []struct{ id, ref string }{
 	{"RED-20", "http://[app.test]/"}, {"RED-20", "http://[::1%25.app.test]/"}, {"RED-20", "http://[::1].app.test/"}, {"RED-20", "http://[v1.x]/"},
 	{"RED-22", "/auth/../auth/logout"}, {"RED-22", "/x/..%2fauth/logout"}, {"RED-22", "/auth/logout"}, {"RED-22", "/%61uth/login"}, {"RED-22", "http://app.test/auth/callback?code=x"},
 	{"RED-23", "/" + strings.Repeat("x", 16<<10)}, {"FWD-22", "//evil.test"}, {"RED-10", "evil://x"}, {"RED-08", "https://app.test/x"}, {"RED-08", "ftp://app.test/x"}, {"RED-01", `/x?\evil.test`}, {"RED-01", `/x#\evil.test`},
+	{"RED-20", "/x#%"},
 }
 
 func TestReturnToThatLeadsAwayIsReplaced(t *testing.T) {
