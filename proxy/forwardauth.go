@@ -268,18 +268,13 @@ func (p *Proxy) locateAsked(x *exchange, a asked) (target, error) {
 
 // checkAskedMethod does what net/http does with the methods of requests that come to us, and what locate does.
 func checkAskedMethod(method string) error {
-	if method == "" {
+	switch method {
+	case "":
 		return errors.New("there is no method")
-	}
-	for i := range len(method) {
-		if c := method[i]; (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-			return errors.New("the method has lower-case letters, or what no method has")
-		}
-	}
-	if method == http.MethodConnect || method == http.MethodTrace {
+	case http.MethodConnect, http.MethodTrace:
 		return errors.New("the method is not for apps")
 	}
-	return nil
+	return checkMethod(method)
 }
 
 // asksForWebSocket says whether a request that a front proxy asks about is a WebSocket handshake. Upgrade does not pass every

@@ -78,6 +78,7 @@ func FuzzFrontProxiesAreToldWhatWeWouldDo(f *testing.F) {
 		}
 	}
 	f.Add("get", "app.test", "/report", uint8(0))
+	f.Add("!EAD", "app.test", "/", uint8(0))
 	f.Add("GET", "APP.test:80", "/admin", uint8(2))
 	f.Add("GET", "evil.test", "/public/", uint8(0))
 	f.Add("CONNECT", "app.test", "/", uint8(2))

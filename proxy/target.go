@@ -249,11 +249,13 @@ func below(path, root string) bool {
 	return strings.HasPrefix(path, root) && (len(path) == len(root) || path[len(root)] == '/')
 }
 
-// checkMethod refuses a method with lower-case letters. Methods know case (RFC 9110 §9.1), but some frameworks do not, and would
-// take "post" for the POST that a route is about.
+// checkMethod refuses a method with lower-case letters, and with characters that a method could have (RFC 9110 §5.6.2) and none has.
+// Methods know case (§9.1), but some frameworks do not, and would take "post" for the POST that a route is about.
 func checkMethod(method string) error {
-	if strings.ToUpper(method) != method {
-		return ambiguous("the method has lower-case letters")
+	for i := range len(method) {
+		if c := method[i]; (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return ambiguous("the method has lower-case letters, or what no method has")
+		}
 	}
 	return nil
 }
