@@ -105,6 +105,9 @@ func FuzzFrontProxiesAreToldWhatWeWouldDo(f *testing.F) {
 			return
 		}
 		for _, front := range frontProxies {
+			if front.name == "envoy" && !strings.HasPrefix(target, "/") {
+				continue // nothing to put behind its endpoint
+			}
 			m, path, described := front.ask(method, host, target)
 			raw := m + " " + path + " HTTP/1.1\r\nHost: " + host + "\r\n"
 			for i := 0; i < len(described); i += 2 {
