@@ -19,13 +19,7 @@ cookie_secret = "canary-cookie-secret"
 redirect_url = "https://app.example.com/oauth2/callback"
 `
 
-// converted is the result for the usual options and more, which no option replaces. What it prints must be a configuration of ours.
-func converted(t *testing.T, more string) (text string, c *config.Config, remarks []string) {
-	t.Helper()
-	text, remarks = convertText(t, usual+more)
-	return text, parsed(t, text), remarks
-}
-
+// convertText converts options, and looks at every result for secrets and at the lines of remarks.
 func convertText(t *testing.T, options string) (text string, remarks []string) {
 	t.Helper()
 	r, err := convert.OAuth2Proxy([]byte(options))
