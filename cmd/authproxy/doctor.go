@@ -67,7 +67,7 @@ const (
 
 func (d *doctor) say(level, about, text, hint string) {
 	d.failed = d.failed || level == failed
-	fmt.Fprintf(d.w, "%-4s  %-9s  %s\n", level, about, text)
+	fmt.Fprintf(d.w, "%-4s  %-9s  %s\n", level, about, printable(text)) // some of it others have said
 	if hint != "" && level != fine {
 		fmt.Fprintf(d.w, "%17shint: %s\n", "", hint)
 	}
