@@ -121,6 +121,49 @@ func TestARenewalBringsWhatTheProviderSaysNow(t *testing.T) {
 	}
 }
 
+// session_expiry is Auth0's name for when the provider's session ends at the latest; ours does not outlive it. A renewal may bring it
+// nearer, never farther.
+func TestASessionEndsWhenTheProviderSaysSo(t *testing.T) {
+	for name, s := range stores {
+		for _, row := range []struct {
+			what            string
+			login, renewal  time.Duration // from the login on; 0: the token does not say
+			alive, endedYet time.Duration
+		}{
+			{"at the login", 3 * time.Hour, 0, 3*time.Hour - time.Minute, 3*time.Hour + time.Second},
+			{"at a renewal", 0, 2 * time.Hour, 2*time.Hour - time.Minute, 2*time.Hour + time.Second},
+			{"at a renewal, nearer", 6 * time.Hour, 2 * time.Hour, 2*time.Hour - time.Minute, 2*time.Hour + time.Second},
+			{"at a renewal, farther", 2 * time.Hour, 6 * time.Hour, 2*time.Hour - time.Minute, 2*time.Hour + time.Second},
+		} {
+			t.Run(name+", "+row.what, func(t *testing.T) {
+				w := newWorld(t, tokens(s, false))
+				begun := w.clock.Now()
+				says := func(after time.Duration) func(*devprovider.Token) {
+					return func(t *devprovider.Token) {
+						if delete(t.Claims, "session_expiry"); after > 0 {
+							t.Claims["session_expiry"] = begun.Add(after).Unix()
+						}
+					}
+				}
+				w.faults(func(f *devprovider.Faults) { f.IDToken, f.RefreshedID = says(row.login), says(row.renewal) })
+				b := w.signedIn(t, "ada")
+				w.clock.advance(61 * time.Minute)
+				b.navigate("/x").wants(t, 200)
+				w.proxyWait()
+				b.navigate("/x").wants(t, 200) // the browser of a cookie store gets the renewed session
+				if n := w.provider.Refreshes(); n != 1 {
+					t.Fatalf("%d renewals, want one", n)
+				}
+				w.clock.advance(row.alive - 61*time.Minute)
+				b.navigate("/auth/me").wants(t, 200)
+				w.proxyWait()
+				w.clock.advance(row.endedYet - row.alive)
+				b.navigate("/auth/me").wants(t, 401)
+			})
+		}
+	}
+}
+
 func TestAProviderThatCannotRenewAtTheMomentEndsNoSession(t *testing.T) {
 	for name, fault := range map[string]func(*devprovider.Faults){
 		"down":       func(f *devprovider.Faults) { f.Down = true },

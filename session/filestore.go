@@ -321,42 +321,52 @@ func (f *FileStore) List(_ context.Context, sel Selector) (all []Info, err error
 // Sweep forgets the sessions whose time is over. Logins wait for at most some of them to be removed, not for the search.
 func (f *FileStore) Sweep() error {
 	now := f.now().UnixMilli()
-	isOver := func(tx *bbolt.Tx, row []byte) (header, bool) {
-		h, _, _, ok := get(tx, row)
-		return h, !ok || h.Until < now
-	}
-	var over [][]byte
-	err := f.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketSessions).Cursor()
-		for k, _ := c.First(); k != nil; k, _ = c.Next() {
-			if _, ok := isOver(tx, k); ok {
-				over = append(over, bytes.Clone(k))
-			}
-		}
-		return nil
-	})
+	over, err := f.over(now)
 	if err != nil {
 		return err
 	}
 	for some := range slices.Chunk(over, 1000) {
-		err := f.db.Update(func(tx *bbolt.Tx) error {
-			for _, row := range some {
-				if tx.Bucket(bucketSessions).Get(row) == nil {
-					continue // it was ended meanwhile
-				}
-				if h, ok := isOver(tx, row); ok { // still: it may have been used meanwhile
-					if err := remove(tx, row, h); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := f.removeOver(some, now); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isOver says whether what is at a row may be forgotten: its time is over, or it cannot be read.
+func isOver(tx *bbolt.Tx, row []byte, now int64) (header, bool) {
+	h, _, _, ok := get(tx, row)
+	return h, !ok || h.Until < now
+}
+
+// over returns the rows of sessions whose time is over.
+func (f *FileStore) over(now int64) (rows [][]byte, err error) {
+	err = f.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketSessions).Cursor()
+		for k, _ := c.First(); k != nil; k, _ = c.Next() {
+			if _, ok := isOver(tx, k, now); ok {
+				rows = append(rows, bytes.Clone(k))
+			}
+		}
+		return nil
+	})
+	return rows, err
+}
+
+// removeOver removes rows that were over when they were found, unless they have been used or removed since.
+func (f *FileStore) removeOver(rows [][]byte, now int64) error {
+	return f.db.Update(func(tx *bbolt.Tx) error {
+		for _, row := range rows {
+			h, ok := isOver(tx, row, now)
+			if !ok || tx.Bucket(bucketSessions).Get(row) == nil {
+				continue
+			}
+			if err := remove(tx, row, h); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Reopen implements [Reopener]: the file is shared, and closed when one of them is.

@@ -772,6 +772,12 @@ func TestRedisThatReportsNoChanges(t *testing.T) {
 		t.Errorf("200 lookups sent %d commands", n)
 	}
 	state(a, value)
+	if _, err := a.Update(t.Context(), value, func(s *session.Session) { s.RefreshToken = "renewed" }); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := a.Find(t.Context(), value, true); err != nil || got.RefreshToken != "renewed" {
+		t.Errorf("the replica that changed it finds the refresh token %q, %v", got.RefreshToken, err)
+	}
 	if err := a.End(t.Context(), session.Selector{ID: s.ID}); err != nil {
 		t.Fatal(err)
 	}

@@ -225,6 +225,9 @@ func TestOldSessionsAreSweptFromTheFile(t *testing.T) {
 	if n := f.Rows(); n != 1 {
 		t.Errorf("%d rows and index entries of sessions after the sweep, want 1", n)
 	}
+	if err := f.FoundOver(); err != nil || f.Rows() != 1 {
+		t.Errorf("a session that was used after the search is gone: %d rows, %v", f.Rows(), err)
+	}
 	if _, _, err := m.Find(t.Context(), kept.Value, true); err != nil {
 		t.Errorf("the session that is not over: %v", err)
 	}
