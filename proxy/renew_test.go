@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"authproxy/devprovider"
 	"authproxy/proxy"
+	"authproxy/session"
 )
 
 // tokens is a setup in which access tokens are good for an hour and can be renewed.
@@ -118,6 +120,41 @@ func TestARenewalBringsWhatTheProviderSaysNow(t *testing.T) {
 				t.Errorf("/me says %s", got)
 			}
 		})
+	}
+}
+
+// When the lease of a renewal is over before its answer, another replica may have renewed: the provider refuses the older token then,
+// and the session has the newer one.
+func TestARefusedTokenThatWasReplacedMeanwhileEndsNoSession(t *testing.T) {
+	for name, s := range stores {
+		for what, change := range map[string]func(*session.Session){"replaced": func(s *session.Session) { s.RefreshToken = "of the other replica" }, "as it was": nil} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				w := newWorld(t, tokens(s, false))
+				b := w.signedIn(t, "ada")
+				value := b.session()
+				w.faults(func(f *devprovider.Faults) {
+					f.Intercept = func(endpoint string, rw http.ResponseWriter, r *http.Request) bool {
+						if endpoint != "token" || r.Form.Get("grant_type") != "refresh_token" {
+							return false
+						}
+						if change != nil {
+							if _, err := w.sessions.Update(context.Background(), value, change); err != nil {
+								t.Error(err)
+							}
+						}
+						rw.WriteHeader(http.StatusForbidden)
+						io.WriteString(rw, `{"error":"invalid_grant"}`)
+						return true
+					}
+				})
+				w.clock.advance(61 * time.Minute)
+				b.navigate("/x").wants(t, 200)
+				w.proxyWait()
+				if _, _, err := w.sessions.Find(context.Background(), value, false); (err == nil) != (change != nil) {
+					t.Errorf("the session: %v", err)
+				}
+			})
+		}
 	}
 }
 

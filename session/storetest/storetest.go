@@ -148,6 +148,23 @@ func Run(t *testing.T, clock *Clock, cookie session.Cookie, newStore func(t *tes
 			t.Error("use extended the session beyond its life")
 		}
 	})
+	t.Run("what was found before the ending is not saved after it", func(t *testing.T) {
+		store := newStore(t)
+		m := session.NewManager(store, cookie, time.Hour, 24*time.Hour)
+		m.Now = clock.Now
+		defer m.Close()
+		value, s := begin(t, m, "ada", "sid-1")
+		if err := m.End(ctx, session.Selector{ID: s.ID}); err != nil {
+			t.Fatal(err)
+		}
+		current, err := store.Save(ctx, value, s.Change(func(s *session.Session) { s.RefreshToken = "late" }))
+		if !errors.Is(err, session.ErrNone) || current != "" {
+			t.Errorf("Save = %q, %v, want ErrNone", current, err)
+		}
+		if alive(t, m, value) {
+			t.Error("the session is back")
+		}
+	})
 	t.Run("uses are recorded at most once a minute", func(t *testing.T) {
 		m := manager(t)
 		defer m.Close()
