@@ -107,6 +107,7 @@ type Session struct {
 	IdleTimeout time.Duration
 	MaxLifetime time.Duration
 	Refresh     bool
+	Cache       int // bytes of opened sessions in memory
 	Cookie      Cookie
 	FilePath    string // not opened
 	Redis       Redis

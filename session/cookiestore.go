@@ -188,6 +188,9 @@ func (c *CookieStore) Reopen(sealer *Sealer, keys [][]byte, cookie Cookie, _, li
 	return &next, nil
 }
 
+// SetCache implements [Cacher].
+func (c *CookieStore) SetCache(bytes int) { c.opened.bound(bytes) }
+
 // warnOfOtherKeys tells the operator when sessions count as ended because a session key is missing.
 func (c *CookieStore) warnOfOtherKeys() {
 	c.endings.mu.RLock()

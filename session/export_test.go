@@ -61,13 +61,33 @@ func CacheCost(n, cost int) (holds, limit int) {
 	for i := range n {
 		c.put(fmt.Sprint(i), i, cost)
 	}
+	holds = held(c)
 	for i := range c.shards {
-		holds += c.shards[i].cost
 		if len(c.shards[i].entries)*cost != c.shards[i].cost {
 			return limit + 1, limit
 		}
 	}
 	return holds, limit
+}
+
+// CacheHolds is what the opened sessions of a store are estimated to take.
+func CacheHolds(s Store) (bytes int) {
+	switch s := s.(type) {
+	case *CookieStore:
+		return held(s.opened.byValue) + held(s.opened.byID)
+	case *FileStore:
+		return held(s.opened.byValue) + held(s.opened.byID)
+	case *RedisStore:
+		return held(s.opened) + held(s.probed)
+	}
+	return -1
+}
+
+func held[V any](c *cache[V]) (cost int) {
+	for i := range c.shards {
+		cost += c.shards[i].cost
+	}
+	return cost
 }
 
 // Forget drops what is opened of a value.

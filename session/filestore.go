@@ -382,6 +382,9 @@ func (f *FileStore) Reopen(sealer *Sealer, keys [][]byte, cookie Cookie, idle, _
 	return &FileStore{tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle, now: f.now, db: f.db, opened: newOpened(f.opened.gen), stop: f.stop, swept: f.swept}, nil
 }
 
+// SetCache implements [Cacher].
+func (f *FileStore) SetCache(bytes int) { f.opened.bound(bytes) }
+
 // Ping implements [Store].
 func (f *FileStore) Ping(context.Context) error {
 	return f.db.View(func(*bbolt.Tx) error { return nil })

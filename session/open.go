@@ -2,8 +2,8 @@ package session
 
 import "sync/atomic"
 
-// cacheBytes bounds the opened sessions that a store keeps in memory.
-const cacheBytes = 64 << 20
+// cacheBytes bounds the opened sessions that a store keeps in memory, unless SetCache says otherwise.
+const cacheBytes = 128 << 20
 
 // opened finds the opened session of a cookie value, so that a session is opened once and not once per request. Values
 // are whole ones that have been authenticated: who does not have the value does not find the session. All values of a
@@ -27,7 +27,12 @@ type state struct {
 
 // newOpened returns an empty one. Stores that share their sessions share gen.
 func newOpened(gen *atomic.Uint64) *opened {
-	return &opened{gen: gen, byValue: newCache[*head](cacheBytes), byID: newCache[*head](cacheBytes)}
+	return &opened{gen: gen, byValue: newCache[*head](cacheBytes / 2), byID: newCache[*head](cacheBytes / 2)}
+}
+
+func (o *opened) bound(bytes int) {
+	o.byValue.bound(bytes / 2)
+	o.byID.bound(bytes / 2)
 }
 
 // cost estimates the memory of an opened session: what was decoded, the headers derived from it and an assertion are

@@ -28,7 +28,6 @@ type RedisOptions struct {
 
 	Prefix       string        // of all keys
 	MaxStaleness time.Duration // how long a session that was ended elsewhere may be believed when Redis cannot be reached; 0 means 1 s
-	CacheBytes   int           // memory for opened sessions; 0 means 128 MiB
 	Log          *slog.Logger  // hears what operators should know about the connection; nil means nobody does
 }
 
@@ -82,9 +81,6 @@ func OpenRedisStore(opts RedisOptions, sealer *Sealer, keys [][]byte, cookie Coo
 	if opts.MaxStaleness <= 0 {
 		opts.MaxStaleness = time.Second
 	}
-	if opts.CacheBytes <= 0 {
-		opts.CacheBytes = 128 << 20
-	}
 	r, err := (&RedisStore{opts: opts, now: now}).with(sealer, keys, cookie, idle)
 	if err != nil {
 		return nil, err
@@ -106,7 +102,13 @@ func (r *RedisStore) with(sealer *Sealer, keys [][]byte, cookie Cookie, idle tim
 		return nil, err
 	}
 	return &RedisStore{opts: r.opts, link: r.link, now: r.now, tickets: tickets{sealer, cookie.Name}, tagger: t, infos: n, idle: idle,
-		opened: newCache[*atomic.Pointer[answered]](r.opts.CacheBytes / 8 * 7), probed: newCache[*atomic.Pointer[probe]](r.opts.CacheBytes / 8)}, nil
+		opened: newCache[*atomic.Pointer[answered]](cacheBytes / 8 * 7), probed: newCache[*atomic.Pointer[probe]](cacheBytes / 8)}, nil
+}
+
+// SetCache implements [Cacher].
+func (r *RedisStore) SetCache(bytes int) {
+	r.opened.bound(bytes / 8 * 7)
+	r.probed.bound(bytes / 8)
 }
 
 // Reopen implements [Reopener]: the connection is shared, and closed when one of them is.

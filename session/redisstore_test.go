@@ -794,6 +794,51 @@ func TestRedisThatReportsNoChanges(t *testing.T) {
 	})
 }
 
+// What is not in memory any more is found all the same.
+func TestTheMemoryForOpenedSessionsIsBounded(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) session.Store{
+		"cookie": func(t *testing.T) session.Store {
+			return session.NewCookieStore(sealer(t, keys[0]), cookie, 24*time.Hour, nil)
+		},
+		"file": func(t *testing.T) session.Store {
+			return fileStore(t, filepath.Join(t.TempDir(), "s.db"), time.Now, keys[0])
+		},
+		"redis": func(t *testing.T) session.Store {
+			return redisStore(t, session.RedisOptions{URL: startRedis(t).url()}, nil, keys[0])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := open(t)
+			m := session.NewManager(store, cookie, time.Hour, 24*time.Hour)
+			defer m.Close()
+			eventually(t, 5*time.Second, "the store answers", func() bool { return m.Ping(t.Context()) == nil })
+			var values []string
+			use := func(n int) {
+				for range n {
+					v, _ := begin(t, m, storetest.User("ada", "sid-1"))
+					if got := state(m, v); got != "alive" {
+						t.Fatal(got)
+					}
+					values = append(values, v)
+				}
+			}
+			const limit = 1 << 20
+			if use(500); session.CacheHolds(store) < 3*limit/2 {
+				t.Fatalf("500 sessions take %d bytes, which are not counted", session.CacheHolds(store))
+			}
+			store.(session.Cacher).SetCache(limit)
+			if use(300); session.CacheHolds(store) > limit {
+				t.Errorf("%d bytes are held, want %d at most", session.CacheHolds(store), limit)
+			}
+			for _, v := range values[:20] {
+				if got := state(m, v); got != "alive" {
+					t.Fatal(got)
+				}
+			}
+		})
+	}
+}
+
 func TestOperatorsAreWarnedOfEviction(t *testing.T) {
 	server := startRedis(t, "--maxmemory-policy", "allkeys-lru")
 	var log logged

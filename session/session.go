@@ -138,5 +138,11 @@ type Reopener interface {
 	Reopen(sealer *Sealer, keys [][]byte, cookie Cookie, idle, life time.Duration) (Store, error)
 }
 
+// A Cacher is a Store that keeps opened sessions in memory, 128 MiB of them unless it is told otherwise. A session that is not
+// there is read, or opened, anew. Bytes are what they are estimated to take; Go's collector needs about as much again.
+type Cacher interface {
+	SetCache(bytes int)
+}
+
 // ErrNoList says that the store does not know which sessions there are.
 var ErrNoList = errors.New("this session store keeps no list of sessions")

@@ -108,6 +108,9 @@ func buildObserved(cfg *config.Config, log *slog.Logger, open openStore, watch o
 	if err != nil {
 		return nil, err
 	}
+	if c, ok := store.(session.Cacher); ok { // all are
+		c.SetCache(cfg.Session.Cache)
+	}
 	sessions := session.NewManager(store, cookie, cfg.Session.IdleTimeout, cfg.Session.MaxLifetime)
 	sessions.Observe = watch.store
 	sessions.Failed = func(err error) { log.Warn("session store", "error", err.Error()) }
