@@ -147,6 +147,9 @@ func newWorld(t testing.TB, s setup) *world {
 		w.sessions.Close()
 		w.checkLog()
 		w.checkDecisions()
+		if text := w.log.text(); t.Failed() {
+			t.Logf("the log ends with:\n%s", text[max(0, len(text)-4000):])
+		}
 	})
 	return w
 }
