@@ -487,7 +487,7 @@ func (r *RedisStore) End(ctx context.Context, sel Selector) error {
 	defer cancel()
 	return r.selected(ctx, sel, func(fields []string) error {
 		for some := range slices.Chunk(fields, 512) {
-			_, err := r.link.do(ctx, func(b rueidis.Builder) (all []rueidis.Completed) {
+			answers, err := r.link.do(ctx, func(b rueidis.Builder) (all []rueidis.Completed) {
 				for _, f := range some {
 					_, name := split(f)
 					all = append(all, b.Del().Key(r.key(name)).Build())
@@ -501,9 +501,13 @@ func (r *RedisStore) End(ctx context.Context, sel Selector) error {
 			if err != nil {
 				return err
 			}
-			// The sessions have ended: fields that stay are trimmed one day.
+			// The sessions have ended: fields that stay are trimmed one day. That of a session that was not there may be of one that is
+			// just being written, and which the next logout has to find.
 			r.link.do(ctx, func(b rueidis.Builder) (all []rueidis.Completed) {
-				for _, f := range some {
+				for i, f := range some {
+					if n, err := answers[i].AsInt64(); err != nil || n == 0 {
+						continue
+					}
 					t, _ := split(f)
 					all = append(all, b.Hdel().Key(r.bucket(t)).Field(f).Build())
 				}

@@ -794,6 +794,32 @@ func TestRedisThatReportsNoChanges(t *testing.T) {
 	})
 }
 
+// A login writes the index before the session: a logout in between finds nothing to end, and the next one must still find it.
+func TestALogoutDuringALoginLeavesTheIndex(t *testing.T) {
+	server := startRedis(t)
+	m := replica(t, session.RedisOptions{URL: server.url()})
+	begin(t, m, storetest.User("ada", "sid-1"))
+	_, key, found := strings.Cut(strings.TrimSpace(server.cli("KEYS", "*s:*")), `"`)
+	if key = strings.TrimSuffix(key, `"`); !found || strings.Contains(key, "\n") {
+		t.Fatalf("want the key of one session, got %q", key)
+	}
+	everywhere := session.Selector{Issuer: "https://op.test/", Subject: "ada"}
+	server.cli("RENAME", key, "not-yet")
+	if err := m.End(t.Context(), everywhere); err != nil {
+		t.Fatal(err)
+	}
+	server.cli("RENAME", "not-yet", key)
+	if all, err := m.List(t.Context(), everywhere); err != nil || len(all) != 1 {
+		t.Fatalf("%d sessions are found, %v, want the one that was written late", len(all), err)
+	}
+	if err := m.End(t.Context(), everywhere); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := m.List(t.Context(), everywhere); err != nil || len(all) != 0 {
+		t.Errorf("%d sessions are left, %v", len(all), err)
+	}
+}
+
 // What is not in memory any more is found all the same.
 func TestTheMemoryForOpenedSessionsIsBounded(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) session.Store{
