@@ -159,6 +159,11 @@ func (p *Proxy) ownOrigin(origin string) bool {
 // ownNavigation says whether a GET with effects was asked for by a page of ours or by the user. Without Fetch Metadata we
 // cannot know.
 func (p *Proxy) ownNavigation(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Dest") {
+	case "", "document", "empty":
+	default: // an image that somebody has put into a page of the app
+		return false
+	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 		return !prefetch(r.Header)
