@@ -143,7 +143,9 @@ func (m *Manager) Find(ctx context.Context, value string, mayCookie bool) (*Sess
 	if m.over(s, now) {
 		return nil, nil, ErrNone
 	}
-	if now.Sub(s.Used) >= m.slideEvery() && (mayCookie || !m.inCookie) && s.live.sliding.CompareAndSwap(false, true) {
+	// A ticket that is given out under another key than before goes with a row that today's keys find, so that logouts do.
+	resealed := mayCookie && !m.inCookie && current != value && now.Sub(s.Used) >= min(time.Second, m.slideEvery())
+	if (resealed || now.Sub(s.Used) >= m.slideEvery()) && (mayCookie || !m.inCookie) && s.live.sliding.CompareAndSwap(false, true) {
 		if !m.inCookie {
 			m.background.Go(func() {
 				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

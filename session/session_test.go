@@ -110,7 +110,9 @@ func TestKeysRotateWithoutLogouts(t *testing.T) {
 			}
 			m.Close()
 			m = manager(keys[1], keys[0])
-			clock.Advance(2 * time.Minute)
+			if clock.Advance(2 * time.Second); strings.HasPrefix(name, "cookie") {
+				clock.Advance(2 * time.Minute) // it is sealed anew with the next use that is recorded
+			}
 			_, renewed, err := m.Find(t.Context(), c.Value, true)
 			if err != nil || renewed == nil {
 				t.Fatalf("with the new key first: %v, %v, want the session and a cookie of the new key", renewed, err)
@@ -127,10 +129,8 @@ func TestKeysRotateWithoutLogouts(t *testing.T) {
 			if err := m.End(t.Context(), session.Selector{Issuer: "https://op.test/", Subject: "ada"}); err != nil {
 				t.Fatal(err)
 			}
-			if strings.HasPrefix(name, "cookie") {
-				if _, _, err := m.Find(t.Context(), renewed.Value, true); !errors.Is(err, session.ErrNone) {
-					t.Errorf("after the logout: %v, want ErrNone", err)
-				}
+			if _, _, err := m.Find(t.Context(), renewed.Value, true); !errors.Is(err, session.ErrNone) {
+				t.Errorf("after the logout: %v, want ErrNone", err)
 			}
 		})
 	}
