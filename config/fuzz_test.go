@@ -32,7 +32,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "/dev") { // reading may wait for ever
-			t.Skip()
+			return
 		}
 		c, err := config.Parse("f", []byte(text), exampleEnv)
 		var all config.Mistakes

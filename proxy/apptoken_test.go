@@ -659,7 +659,7 @@ func FuzzAppToken(f *testing.F) {
 	f.Add(good[:len(good)-1])
 	f.Fuzz(func(t *testing.T, token string) {
 		if token == good || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			t.Skip()
+			return
 		}
 		r := must(http.NewRequest(http.MethodGet, w.origin+"/x", nil))
 		r.RequestURI, r.Host, r.RemoteAddr = "/x", "app.test", "127.0.0.1:1"

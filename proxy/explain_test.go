@@ -31,7 +31,7 @@ func FuzzExplainSaysWhatServeHTTPDoes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, target, subject string) {
 		ident := who[subject]
 		if ident == nil || !strings.HasPrefix(target, "/") || method == "CONNECT" || method == "TRACE" {
-			t.Skip()
+			return
 		}
 		head := method + " " + target + " HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n"
 		if subject != "" {
@@ -39,7 +39,7 @@ func FuzzExplainSaysWhatServeHTTPDoes(f *testing.F) {
 		}
 		req, err := parse(head + "\r\n")
 		if err != nil || req.RequestURI != target || req.Method != method {
-			t.Skip()
+			return
 		}
 		rec := httptest.NewRecorder()
 		r.ServeHTTP(rec, req)

@@ -172,7 +172,7 @@ func FuzzCookieValues(f *testing.F) {
 	f.Add("s =x;s\n s=y ;s=z", "s")
 	f.Fuzz(func(t *testing.T, lines, name string) {
 		if strings.ContainsAny(name, " \t;=\n") || name == "" {
-			t.Skip()
+			return
 		}
 		header := http.Header{"Cookie": strings.Split(lines, "\n")}
 		var want []string

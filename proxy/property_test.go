@@ -330,7 +330,7 @@ func FuzzNoNameFoldsToAReservedOne(f *testing.F) {
 		fields = strings.ReplaceAll(strings.Trim(fields, "\n"), "\n", "\r\n")
 		for _, cut := range []string{"\r\n\r\n", "Host:", "host:"} {
 			if strings.Contains(fields, cut) {
-				t.Skip()
+				return
 			}
 		}
 		chunk := ""

@@ -382,7 +382,7 @@ func FuzzCleanPath(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if !strings.HasPrefix(raw, "/") || strings.ContainsAny(raw, "?# ") {
-			t.Skip()
+			return
 		}
 		p, err := proxy.CleanPath(raw)
 		var unclean *proxy.UncleanError

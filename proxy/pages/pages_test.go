@@ -303,7 +303,7 @@ func FuzzNothingFromOutsideBecomesMarkup(f *testing.F) {
 		// Text drops what pagestest cannot read, but URLs and form values pass through: leave those inputs out. An empty
 		// text leaves out elements.
 		if pages.Text(s, 10) == "" || strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0xfffe || c == 0xffff }) {
-			t.Skip()
+			return
 		}
 		for name, kind := range kinds {
 			page, err := pagestest.Parse(body(t, filled(kind, s, 2, true)))

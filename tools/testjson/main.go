@@ -84,7 +84,7 @@ func (r *report) add(e event) {
 		}
 		r.buffers[t].WriteString(e.Output)
 	case "skip":
-		if e.Test != "" && !isFuzzInput(e.Test) {
+		if e.Test != "" {
 			r.skipped = append(r.skipped, fmt.Sprintf("%s in %s: skipped: %s\n", e.Test, e.Package, reason(r.take(t))))
 		}
 		r.finish(t, false)
@@ -94,11 +94,6 @@ func (r *report) add(e event) {
 		r.failed = true
 		r.finish(t, true)
 	}
-}
-
-// isFuzzInput says whether a test is one input of a fuzz target: it skips what its property says nothing about.
-func isFuzzInput(name string) bool {
-	return strings.HasPrefix(name, "Fuzz") && strings.Contains(name, "/")
 }
 
 // finish prints what is worth it of a test, or of a package with all that is left in it.

@@ -43,7 +43,7 @@ c.go:1: undefined: x
 	if out.String() != want {
 		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
 	}
-	if want := []string{"TestSkipped in a: skipped: x_test.go:1: no redis\n"}; !slices.Equal(r.skipped, want) {
+	if want := []string{"TestSkipped in a: skipped: x_test.go:1: no redis\n", "FuzzX/seed#1 in a: skipped: no reason given\n"}; !slices.Equal(r.skipped, want) {
 		t.Errorf("skipped = %q, want %q", r.skipped, want)
 	}
 	if !r.failed {
