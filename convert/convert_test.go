@@ -267,10 +267,11 @@ func TestWhatIsNoConfigurationIsRefused(t *testing.T) {
 
 // What is open without a login here was open there: the path of a directory without its slash is all that is added.
 func TestExceptionsAreNoWiderThanTheyWere(t *testing.T) {
-	paths := []string{"/", "/a", "/a/", "/a/b", "/ab", "/a.b", "/axb", "/x/a", "/a/b/c", "/b", "/c", "/c/d", "/a-b", "/A"}
+	paths := []string{"/", "/a", "/a/", "/a/b", "/ab", "/a.b", "/axb", "/x/a", "/a/b/c", "/b", "/c", "/c/d", "/a-b", "/A", "/a/xx/b", "/xx", "/a/x", "/x"}
 	converts := 0
 	for _, expression := range []string{"^/", "^/$", "^/.*", "^/a", "^/a$", "^/a/", "^/a/$", "^/a/.*", "^/a/.*$", "^/a.*$", `^/a\.b$`, "^/a.b$", "^/(a|c)/", "^/(?:a|c)$", "^/(a|c/d)", `^/a\-b`,
-		"/a", "a", "^a", "^/a+", "^/a?", "^/[a]", "^/a|^/b", "^/(a|b", "^(/a|/b)$", "^/a*", "^/a/b|c", "^(/a)(/b)", "^/a{1}", "^$", "", ".*", "^.*", `^/\w`, "^/(a|b)?$", "(?i)^/a", "^/a b"} {
+		"/a", "a", "^a", "^/a+", "^/a?", "^/[a]", "^/a|^/b", "^/(a|b", "^(/a|/b)$", "^/a*", "^/a/b|c", "^(/a)(/b)", "^/a{1}", "^$", "", ".*", "^.*", `^/\w`, "^/(a|b)?$", "(?i)^/a", "^/a b",
+		"^/a/../b", "^/..", "^/../", "^/a/..", "^/a/./b", "^/a/.", "^//a", "^/a//", "^/(a|)", "^/(..|a)/", `^/\.\.`, `^/a/\.\./`} {
 		text, _ := convertText(t, usual+"email_domains = '*'\nupstreams = 'http://127.0.0.1:1'\nskip_auth_regex = ['"+expression+"']\n")
 		c := parsed(t, text)
 		was, err := regexp.Compile(expression)

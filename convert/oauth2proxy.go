@@ -542,11 +542,16 @@ func (c *conversion) exceptions(name, text string) (all []exception) {
 		rest, anchored := strings.CutPrefix(one, "^")
 		rest, end := strings.CutSuffix(rest, "$")
 		rest, open := strings.CutSuffix(rest, ".*")
-		if !anchored || rest == "" || !plain.MatchString(rest) {
+		literal := strings.ReplaceAll(rest, `\`, "")
+		if literal != "/" {
+			literal = strings.TrimSuffix(literal, "/")
+		}
+		// What a path is cleaned to may be above what the expression means: the dots of ^/../ stand for any characters.
+		if !anchored || !plain.MatchString(rest) || literal == "" || path.Clean(literal) != literal {
 			c.remark(name, "has "+text+", which is no path, or a path and all below it: it is left out", "write routes for what it means")
 			return nil
 		}
-		all = append(all, exception{path.Clean(strings.ReplaceAll(rest, `\`, "")), end && !open, methods})
+		all = append(all, exception{literal, end && !open, methods})
 	}
 	return all
 }
