@@ -152,18 +152,19 @@ func TestOptions(t *testing.T) {
 		has           []string // in the configuration
 		remarks       []string // beginnings of some
 	}{
-		{"everybody", app + all, []string{"upstream: http://127.0.0.1:5000\nsign_in_page: true\n"}, nil},
-		{"everybody, as a list", app + `email_domains = ["*"]`, []string{"upstream: http://127.0.0.1:5000\nsign_in_page: true\n"}, nil},
-		{"everybody in a group", app + all + `allowed_groups = "staff"`, []string{"{path: /, allow: [{groups: [staff]}]}"}, nil},
+		{"everybody", app + all, []string{"{path: /, allow: [{claims: {email_verified: [\"true\"]}}]}"}, []string{"email_domains: let nobody in whose e-mail address the provider calls unverified"}},
+		{"everybody, verified or not", app + all + "insecure_oidc_allow_unverified_email = true", []string{"upstream: http://127.0.0.1:5000\nsign_in_page: true\n"}, nil},
+		{"everybody, as a list", app + `email_domains = ["*"]`, []string{"{path: /, allow: [{claims: {email_verified: [\"true\"]}}]}"}, nil},
+		{"everybody in a group", app + all + `allowed_groups = "staff"`, []string{"{path: /, allow: [{claims: {email_verified: [\"true\"]}, groups: [staff]}]}"}, nil},
 		{"nobody was named", app, []string{"{path: /, allow: [{emails: [REPLACE-ME@example.invalid]}]}"}, []string{"email_domains: is missing, and nobody is let in"}},
 		{"addresses in a file", app + `authenticated_emails_file = "/etc/emails"`, []string{"{path: /, allow: [{emails: [REPLACE-ME@example.invalid]}]}"}, []string{"authenticated_emails_file: is not read"}},
 		{"addresses in a file, or a domain", app + "authenticated_emails_file = '/etc/emails'\nemail_domains = ['a.test']\nallowed_groups = ['g']",
 			[]string{"[{email_domains: [a.test], groups: [g]}, {emails: [REPLACE-ME@example.invalid], groups: [g]}]"}, nil},
 		{"domains below one", app + `email_domains = [".example.com"]`, []string{"{path: /, allow: [{emails: [REPLACE-ME@example.invalid]}]}"}, []string{"email_domains: has .example.com, and domains stand"}},
 		{"addresses that nobody verified", app + "email_domains = ['a.test']\ninsecure_oidc_allow_unverified_email = 'true'", []string{"{email_domains: [a.test], unverified_email: true}"}, nil},
-		{"roles", app + all + `allowed_roles = ["admin"]`, []string{"{groups: [admin]}"}, []string{"allowed_roles: is taken as groups"}},
-		{"a restriction of tomorrow", app + all + `allowed_planets = ["mars"]`, []string{"{groups: [mars]}"}, []string{"allowed_planets: is taken as groups"}},
-		{"a team at GitHub", app + all + `github_team = "core"`, []string{"{groups: [core]}"}, []string{"github_team: is taken as groups"}},
+		{"roles", app + all + `allowed_roles = ["admin"]`, []string{"groups: [admin]}"}, []string{"allowed_roles: is taken as groups"}},
+		{"a restriction of tomorrow", app + all + `allowed_planets = ["mars"]`, []string{"groups: [mars]}"}, []string{"allowed_planets: is taken as groups"}},
+		{"a team at GitHub", app + all + `github_team = "core"`, []string{"groups: [core]}"}, []string{"github_team: is taken as groups"}},
 		{"HTTPS", app + all + "https_address = ':8443'\ntls_cert_file = 'c.pem'\ntls_key_file = 'k.pem'\nhttp_address = ':80'", nil, []string{"http_address: has no equivalent beside"}},
 		{"a socket", app + all + `http_address = "unix:///run/x.sock"`, []string{"listen: unix:/run/x.sock"}, nil},
 		{"an app at a socket", all + `upstreams = ["unix:///run/app.sock"]`, []string{"upstream: unix:/run/app.sock"}, nil},
@@ -272,7 +273,7 @@ func TestExceptionsAreNoWiderThanTheyWere(t *testing.T) {
 	for _, expression := range []string{"^/", "^/$", "^/.*", "^/a", "^/a$", "^/a/", "^/a/$", "^/a/.*", "^/a/.*$", "^/a.*$", `^/a\.b$`, "^/a.b$", "^/(a|c)/", "^/(?:a|c)$", "^/(a|c/d)", `^/a\-b`,
 		"/a", "a", "^a", "^/a+", "^/a?", "^/[a]", "^/a|^/b", "^/(a|b", "^(/a|/b)$", "^/a*", "^/a/b|c", "^(/a)(/b)", "^/a{1}", "^$", "", ".*", "^.*", `^/\w`, "^/(a|b)?$", "(?i)^/a", "^/a b",
 		"^/a/../b", "^/..", "^/../", "^/a/..", "^/a/./b", "^/a/.", "^//a", "^/a//", "^/(a|)", "^/(..|a)/", `^/\.\.`, `^/a/\.\./`} {
-		text, _ := convertText(t, usual+"email_domains = '*'\nupstreams = 'http://127.0.0.1:1'\nskip_auth_regex = ['"+expression+"']\n")
+		text, _ := convertText(t, usual+"insecure_oidc_allow_unverified_email = true\nemail_domains = '*'\nupstreams = 'http://127.0.0.1:1'\nskip_auth_regex = ['"+expression+"']\n")
 		c := parsed(t, text)
 		was, err := regexp.Compile(expression)
 		if err != nil && len(c.Routes) > 0 {

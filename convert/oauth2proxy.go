@@ -344,16 +344,22 @@ func (c *conversion) allow() any {
 		}
 	}
 	unverified := c.truth("insecure_oidc_allow_unverified_email", false)
-	if anyDomain && len(groups) == 0 {
+	if anyDomain && unverified && len(groups) == 0 {
 		return "signed_in"
+	}
+	if anyDomain && !unverified {
+		c.remark("email_domains", "let nobody in whose e-mail address the provider calls unverified; here it has to call it verified", "where it says nothing about that, remove the claim email_verified from allow")
 	}
 	var entries []object
 	entry := func(name string, values []string) {
 		var e object
-		if name != "" {
-			if len(values) == 0 {
-				return
-			}
+		switch {
+		case name == "" && !unverified:
+			e.add("claims", object{{"email_verified", []string{"true"}}})
+		case name == "":
+		case len(values) == 0:
+			return
+		default:
 			e.add(name, values)
 			if unverified {
 				e.add("unverified_email", true)
