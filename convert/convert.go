@@ -7,6 +7,7 @@ package convert
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -35,7 +36,7 @@ type Remark struct {
 // OAuth2Proxy reads the options of oauth2-proxy (7.x): its file in TOML, or its environment, OAUTH2_PROXY_NAME=VALUE in each line. The
 // error says that it is neither. Secrets are not repeated: where they were, there are environment variables.
 func OAuth2Proxy(text []byte) (*Result, error) {
-	c := &conversion{options: map[string]any{}, lines: map[string]int{}}
+	c := &conversion{options: map[string]any{}, lines: map[string]int{}, seen: map[string]bool{}}
 	if err := c.read(text); err != nil {
 		return nil, err
 	}
@@ -76,7 +77,6 @@ var (
 )
 
 func (c *conversion) read(text []byte) error {
-	c.seen = map[string]bool{}
 	inEnvironment := false
 	for i, line := range strings.Split(string(text), "\n") {
 		if m := setting.FindStringSubmatch(line); m != nil {
@@ -97,7 +97,7 @@ func (c *conversion) read(text []byte) error {
 		return fmt.Errorf("this is no file of options in TOML, and has no %s variables: %w", environment, err)
 	}
 	if len(c.options) == 0 {
-		return fmt.Errorf("there are no options in it")
+		return errors.New("there are no options in it")
 	}
 	return nil
 }

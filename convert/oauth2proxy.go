@@ -11,23 +11,23 @@ import (
 	"strings"
 )
 
-// replaced stands where somebody has to write what convert cannot know. It lets nobody in.
-const replaced = "REPLACE-ME@example.invalid"
+// nobody stands where somebody has to write what convert cannot know.
+const nobody = "REPLACE-ME@example.invalid"
 
 // config is the whole configuration.
 func (c *conversion) config() (o object) {
-	c.needless()
+	c.unconverted()
 	public := c.publicURL()
 	o.add("public_url", public)
 	tls := c.has("https_address") && c.has("tls_cert_file")
 	o.add("listen", c.listen(tls))
-	o.add("prefix", "/"+strings.Trim(cmp.Or(c.text("proxy_prefix"), "/oauth2"), "/")) // as it is, so that the callback stays
+	o.add("prefix", c.prefix())
+	cert, key := c.text("tls_cert_file"), c.text("tls_key_file")
 	if tls {
-		o.add("tls", object{{"cert_file", c.text("tls_cert_file")}, {"key_file", c.text("tls_key_file")}})
-	} else if c.has("tls_cert_file") {
+		o.add("tls", object{{"cert_file", cert}, {"key_file", key}})
+	} else if cert != "" {
 		c.remark("tls_cert_file", "counts with https_address only, which is not there", "")
 	}
-	c.truth("tls_key_file", false)
 	if at := c.text("metrics_address"); at != "" {
 		o.add("admin", object{{"listen", address(at)}})
 	}
@@ -54,58 +54,63 @@ func (c *conversion) config() (o object) {
 	return o
 }
 
-// needless marks the options that change nothing here, or what is always so.
-func (c *conversion) needless() {
-	for _, name := range strings.Fields(`cookie_secret cookie_secret_file cookie_httponly cookie_path cookie_name cookie_csrf_per_request cookie_csrf_per_request_limit
-		cookie_csrf_expire cookie_csrf_samesite code_challenge_method force_code_challenge_method insecure_oidc_skip_nonce proxy_websockets flush_interval approval_prompt
-		encode_state skip_claims_from_profile_url pass_user_headers gcp_healthchecks ping_path ready_path ping_user_agent silence_ping_logging
-		standard_logging standard_logging_format request_logging request_logging_format auth_logging auth_logging_format logging_filename logging_max_size
-		logging_max_age logging_max_backups logging_local_time logging_compress exclude_logging_paths errors_to_info_log request_id_header show_debug_on_error
-		force_json_errors session_cookie_minimal backend_logout_url session_store_type`) {
+// silent are options that change nothing here, or are always as they may have been.
+var silent = strings.Fields(`cookie_httponly cookie_path cookie_name cookie_csrf_per_request cookie_csrf_per_request_limit cookie_csrf_expire cookie_csrf_samesite
+	force_code_challenge_method insecure_oidc_skip_nonce proxy_websockets flush_interval approval_prompt encode_state skip_claims_from_profile_url gcp_healthchecks
+	ping_user_agent silence_ping_logging standard_logging standard_logging_format request_logging request_logging_format auth_logging auth_logging_format
+	logging_filename logging_max_size logging_max_age logging_max_backups logging_local_time logging_compress exclude_logging_paths errors_to_info_log
+	request_id_header show_debug_on_error force_json_errors session_cookie_minimal backend_logout_url redis_connection_idle_timeout`)
+
+// without are options that have no equivalent: the problem, and what to do.
+var without = map[string][2]string{
+	"cookie_secret":                          {"is not taken over: users sign in once more", "export AUTHPROXY_SESSION_KEY=$(authproxy keygen)"},
+	"cookie_secret_file":                     {"is not taken over: users sign in once more", "export AUTHPROXY_SESSION_KEY=$(authproxy keygen)"},
+	"ping_path":                              {"has no equivalent here: health checks are /healthz and /readyz of the admin listener", "set admin.listen to where they come from"},
+	"ready_path":                             {"has no equivalent here: health checks are /healthz and /readyz of the admin listener", "set admin.listen to where they come from"},
+	"htpasswd_file":                          {"has no equivalent: users sign in at the provider", "give those users accounts there, or programs access tokens (bearer)"},
+	"htpasswd_user_groups":                   {"has no equivalent, as htpasswd_file", ""},
+	"display_htpasswd_form":                  {"has no equivalent, as htpasswd_file", ""},
+	"trusted_ips":                            {"has no equivalent: an address lets nobody in", "open what may be open to all with a route that allows anyone"},
+	"custom_templates_dir":                   {"has no equivalent: the pages are those of authproxy", ""},
+	"custom_sign_in_logo":                    {"has no equivalent: the pages are those of authproxy", ""},
+	"banner":                                 {"has no equivalent: the pages are those of authproxy", ""},
+	"footer":                                 {"has no equivalent: the pages are those of authproxy", ""},
+	"basic_auth_password":                    {"has no equivalent: the app gets no made-up password", "verify the assertion in the app (docs/apps.md)"},
+	"pass_basic_auth":                        {"has no equivalent: the app gets no made-up password", "verify the assertion in the app (docs/apps.md)"},
+	"set_basic_auth":                         {"has no equivalent: the app gets no made-up password", "verify the assertion in the app (docs/apps.md)"},
+	"pass_authorization_header":              {"has no equivalent: ID tokens are not sent to apps", "verify X-Authproxy-Assertion in the app, or send the access token (identity.access_token)"},
+	"set_authorization_header":               {"has no equivalent: ID tokens are not sent to apps", "verify X-Authproxy-Assertion in the app, or send the access token (identity.access_token)"},
+	"whitelist_domains":                      {"has no equivalent: return_to leads to hosts of the configuration only", "name other hosts as hosts of routes, or in forward_auth.domains"},
+	"force_https":                            {"has no equivalent", "let what ends HTTPS in front redirect"},
+	"skip_oidc_discovery":                    {"has no equivalent: there is always discovery", ""},
+	"login_url":                              {"has no equivalent: endpoints come from discovery", ""},
+	"redeem_url":                             {"has no equivalent: endpoints come from discovery", ""},
+	"profile_url":                            {"has no equivalent: endpoints come from discovery", "write provider.userinfo: true where claims are missing from the ID token"},
+	"validate_url":                           {"has no equivalent: endpoints come from discovery", ""},
+	"oidc_jwks_url":                          {"has no equivalent: endpoints come from discovery", ""},
+	"oidc_extra_audiences":                   {"has no equivalent: ID tokens are for the client alone", ""},
+	"oidc_audience_claims":                   {"has no equivalent: the audience is in aud", ""},
+	"insecure_oidc_skip_issuer_verification": {"has no equivalent: the issuer is always verified", ""},
+	"ssl_insecure_skip_verify":               {"has no equivalent for the provider", "name its CA in provider.ca_file"},
+	"user_id_claim":                          {"has no equivalent: users are known by sub", "identity.headers chooses what X-Forwarded-User says"},
+	"real_client_ip_header":                  {"has no equivalent: it is X-Forwarded-For", ""},
+	"resource":                               {"has no equivalent", "write provider.audience, or provider.params"},
+	"google_admin_email":                     {"has no equivalent: groups come from a claim", ""},
+	"google_service_account_json":            {"has no equivalent: groups come from a claim", ""},
+	"signature_key":                          {"has no equivalent", "identity.message_signature signs forwarded requests"},
+	"jwt_key":                                {"has no equivalent", "provider.private_key_file"},
+	"jwt_key_file":                           {"has no equivalent", "provider.private_key_file"},
+	"disable_keep_alives":                    {"has no equivalent", ""},
+	"tls_cipher_suites":                      {"has no equivalent: they are Go's", ""},
+	"tls_min_version":                        {"has no equivalent: TLS 1.2", ""},
+}
+
+// unconverted says what becomes of the options that nothing is made of.
+func (c *conversion) unconverted() {
+	for _, name := range silent {
 		c.seen[name] = true
 	}
-	for name, why := range map[string][2]string{
-		"cookie_secret":                          {"is not taken over: users sign in once more", "export AUTHPROXY_SESSION_KEY=$(authproxy keygen)"},
-		"cookie_secret_file":                     {"is not taken over: users sign in once more", "export AUTHPROXY_SESSION_KEY=$(authproxy keygen)"},
-		"ping_path":                              {"has no equivalent here: health checks are /healthz and /readyz of the admin listener", "set admin.listen to where they come from"},
-		"ready_path":                             {"has no equivalent here: health checks are /healthz and /readyz of the admin listener", "set admin.listen to where they come from"},
-		"htpasswd_file":                          {"has no equivalent: users sign in at the provider", "give those users accounts there, or programs access tokens (bearer)"},
-		"htpasswd_user_groups":                   {"has no equivalent, as htpasswd_file", ""},
-		"display_htpasswd_form":                  {"has no equivalent, as htpasswd_file", ""},
-		"trusted_ips":                            {"has no equivalent: an address lets nobody in", "open what may be open to all with a route that allows anyone"},
-		"custom_templates_dir":                   {"has no equivalent: the pages are those of authproxy", ""},
-		"custom_sign_in_logo":                    {"has no equivalent: the pages are those of authproxy", ""},
-		"banner":                                 {"has no equivalent: the pages are those of authproxy", ""},
-		"footer":                                 {"has no equivalent: the pages are those of authproxy", ""},
-		"basic_auth_password":                    {"has no equivalent: the app gets no made-up password", "verify the assertion in the app (docs/apps.md)"},
-		"pass_basic_auth":                        {"has no equivalent: the app gets no made-up password", "verify the assertion in the app (docs/apps.md)"},
-		"set_basic_auth":                         {"has no equivalent: the app gets no made-up password", "verify the assertion in the app (docs/apps.md)"},
-		"pass_authorization_header":              {"has no equivalent: ID tokens are not sent to apps", "verify X-Authproxy-Assertion in the app, or send the access token (identity.access_token)"},
-		"set_authorization_header":               {"has no equivalent: ID tokens are not sent to apps", "verify X-Authproxy-Assertion in the app, or send the access token (identity.access_token)"},
-		"whitelist_domains":                      {"has no equivalent: return_to leads to hosts of the configuration only", "name other hosts as hosts of routes, or in forward_auth.domains"},
-		"force_https":                            {"has no equivalent", "let what ends HTTPS in front redirect"},
-		"skip_oidc_discovery":                    {"has no equivalent: there is always discovery", ""},
-		"login_url":                              {"has no equivalent: endpoints come from discovery", ""},
-		"redeem_url":                             {"has no equivalent: endpoints come from discovery", ""},
-		"profile_url":                            {"has no equivalent: endpoints come from discovery", "write provider.userinfo: true where claims are missing from the ID token"},
-		"validate_url":                           {"has no equivalent: endpoints come from discovery", ""},
-		"oidc_jwks_url":                          {"has no equivalent: endpoints come from discovery", ""},
-		"oidc_extra_audiences":                   {"has no equivalent: ID tokens are for the client alone", ""},
-		"oidc_audience_claims":                   {"has no equivalent: the audience is in aud", ""},
-		"insecure_oidc_skip_issuer_verification": {"has no equivalent: the issuer is always verified", ""},
-		"ssl_insecure_skip_verify":               {"has no equivalent for the provider", "name its CA in provider.ca_file"},
-		"user_id_claim":                          {"has no equivalent: users are known by sub", "identity.headers chooses what X-Forwarded-User says"},
-		"real_client_ip_header":                  {"has no equivalent: it is X-Forwarded-For", ""},
-		"resource":                               {"has no equivalent", "write provider.audience, or provider.params"},
-		"google_admin_email":                     {"has no equivalent: groups come from a claim", ""},
-		"google_service_account_json":            {"has no equivalent: groups come from a claim", ""},
-		"signature_key":                          {"has no equivalent", "identity.message_signature signs forwarded requests"},
-		"jwt_key":                                {"has no equivalent", "provider.private_key_file"},
-		"jwt_key_file":                           {"has no equivalent", "provider.private_key_file"},
-		"disable_keep_alives":                    {"has no equivalent", ""},
-		"tls_cipher_suites":                      {"has no equivalent: they are Go's", ""},
-		"tls_min_version":                        {"has no equivalent: TLS 1.2", ""},
-	} {
+	for name, why := range without {
 		if c.has(name) {
 			c.remark(name, why[0], why[1])
 		}
@@ -113,6 +118,11 @@ func (c *conversion) needless() {
 	if c.text("code_challenge_method") == "plain" {
 		c.remark("code_challenge_method", "is S256 here", "")
 	}
+}
+
+// prefix is as it was, so that the callback stays.
+func (c *conversion) prefix() string {
+	return "/" + strings.Trim(cmp.Or(c.text("proxy_prefix"), "/oauth2"), "/")
 }
 
 // publicURL is the origin of redirect_url.
@@ -123,7 +133,7 @@ func (c *conversion) publicURL() string {
 		c.remark("redirect_url", "is missing, and what users type cannot be told from the rest", "write it as public_url")
 		return unknown
 	}
-	if want := "/" + strings.Trim(cmp.Or(c.text("proxy_prefix"), "/oauth2"), "/") + "/callback"; u.Path != want {
+	if want := c.prefix() + "/callback"; u.Path != want {
 		c.remark("redirect_url", "has another path than the callback here, "+want, "register the URL that authproxy check prints")
 	}
 	if u.Scheme != "https" && !loopback(u.Hostname()) {
@@ -193,10 +203,9 @@ func (c *conversion) provider() (o object) {
 		o.add("issuer", "https://REPLACE-ME.example.com/")
 	}
 	o.add("client_id", cmp.Or(c.text("client_id"), "REPLACE-ME"))
-	switch {
-	case c.has("client_secret_file"):
-		o.add("client_secret", literal("${file:"+strings.ReplaceAll(c.text("client_secret_file"), "$", "$$")+"}"))
-	default:
+	if file := c.text("client_secret_file"); file != "" {
+		o.add("client_secret", literal("${file:"+strings.ReplaceAll(file, "$", "$$")+"}"))
+	} else {
 		o.add("client_secret", literal("${OAUTH2_PROXY_CLIENT_SECRET}"))
 		c.remark("client_secret", "is not repeated", "put it into the environment as OAUTH2_PROXY_CLIENT_SECRET")
 	}
@@ -244,7 +253,6 @@ func (c *conversion) session(secure bool) (o object) {
 	if c.has("redis_insecure_skip_tls_verify") {
 		c.remark("redis_insecure_skip_tls_verify", "has no equivalent", "name the CA in the URL: ?ca_file=/path")
 	}
-	c.seen["redis_connection_idle_timeout"] = true
 	if life := c.duration("cookie_expire"); life != "" {
 		o.add("idle_timeout", life)
 		o.add("max_lifetime", life)
@@ -319,12 +327,12 @@ func (c *conversion) allow() any {
 	}
 	var emails []string
 	if c.has("authenticated_emails_file") {
-		emails = []string{replaced}
-		c.remark("authenticated_emails_file", "is not read", "write its addresses in place of "+replaced)
+		emails = []string{nobody}
+		c.remark("authenticated_emails_file", "is not read", "write its addresses in place of "+nobody)
 	}
 	if !anyDomain && len(domains) == 0 && len(emails) == 0 {
-		emails = []string{replaced}
-		c.remark("email_domains", "is missing, and nobody is let in", `write who may come in place of `+replaced+`, or allow: signed_in`)
+		emails = []string{nobody}
+		c.remark("email_domains", "is missing, and nobody is let in", `write who may come in place of `+nobody+`, or allow: signed_in`)
 	}
 	restrictions := []string{"allowed_groups", "google_group", "google_groups", "keycloak_group", "keycloak_groups", "gitlab_group", "gitlab_groups", "gitlab_projects",
 		"github_org", "github_team", "github_users", "github_repo", "bitbucket_team", "bitbucket_repository"}
